@@ -1,0 +1,51 @@
+# Two commands on a fresh machine: `make demo`, `make test`. Nothing is needed but Python >= 3.10.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: demo test check format bench constraints clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo                            the whole product on stand-ins, with the Dagster UI"
+	@echo "make demo ARGS='--once --events 200' the same, ends by itself"
+	@echo "make test                            all tests (PostgreSQL and real processes included)"
+	@echo "make check                           ruff, pyright, import-linter"
+	@echo "make bench                           the promises, measured"
+	@echo "make format | constraints | clean"
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/kommo-airtable-sync demo $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.bench $(ARGS)
+
+# Exact versions, for every supported Python: names and versions only.
+constraints: $(STAMP)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --upgrade --extra dev \
+		--no-header --no-annotate --no-emit-index-url --output-file constraints.txt pyproject.toml
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) .demo .bench .dagster_home build dist *.egg-info

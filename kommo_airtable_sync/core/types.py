@@ -1,0 +1,57 @@
+"""The nouns of the sync: keys, events, leads' writes. Plain, frozen, no behaviour to speak of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+# A value after both APIs' spellings are taken off. None is the one "empty": "", [] and absent
+# cells become None; 0 and False do not. Datetimes are aware UTC, sets hold tag or option names.
+Canonical = str | bool | Decimal | date | datetime | frozenset[str] | None
+
+Priority = Literal[0, 10]
+LIVE: Priority = 0
+BULK: Priority = 10
+
+Json = Any
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingEvent:
+    """What somebody told us: "the thing behind this key may have changed".
+
+    Args:
+        key: ``lead:ID``, ``contact:ID``, ``company:ID`` or ``record:REC``.
+        source: ``kommo``, ``airtable``, ``load``, ``reconcile``, ``backfill``, ``retry``...
+        kind: the action, e.g. ``add``, ``update``, ``status``, ``delete``, ``note``.
+        occurred_at: aware UTC, whole seconds, as the payload states it; None if it does not.
+        payload: the part of the body about this entity, kept for audit only.
+        ignored: recorded, but nothing acts on it (contacts while no links are mapped).
+        always_read: never skipped as stale (delete, restore, Digital Pipeline; reference 6.5).
+    """
+
+    key: str
+    source: str
+    kind: str
+    occurred_at: datetime | None = None
+    payload: Mapping[str, Json] | None = None
+    priority: Priority = LIVE
+    ignored: bool = False
+    always_read: bool = False
+
+
+def lead_key(lead_id: int) -> str:
+    """The inbox key of a Kommo lead."""
+    return f"lead:{lead_id}"
+
+
+def key_id(key: str) -> int:
+    """The number in ``lead:123``, ``contact:123`` or ``company:123``.
+
+    Raises:
+        ValueError: for a ``record:`` key, which holds no number.
+    """
+    return int(key.partition(":")[2])

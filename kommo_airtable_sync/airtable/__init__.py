@@ -1,0 +1,1 @@
+"""Airtable's API: its spelling, limits and errors."""

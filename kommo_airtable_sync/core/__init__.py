@@ -1,0 +1,1 @@
+"""The pure heart: types, canonical values, mapping, filters, merge, parsing, decisions."""

@@ -29,7 +29,9 @@ class IncomingEvent:
         kind: the action, e.g. ``add``, ``update``, ``status``, ``delete``, ``note``.
         occurred_at: aware UTC, whole seconds, as the payload states it; None if it does not.
         payload: the part of the body about this entity, kept for audit only.
-        ignored: recorded, but nothing acts on it (contacts while no links are mapped).
+        state: ``pending`` = to be acted on; ``ignored`` = recorded, nothing acts on it (contacts
+            while no links are mapped); ``quarantined`` = authenticated but unreadable, kept whole
+            in ``payload`` with its ``error`` (its key is ``""``).
         always_read: never skipped as stale (delete, restore, Digital Pipeline; reference 6.5).
     """
 
@@ -39,7 +41,7 @@ class IncomingEvent:
     occurred_at: datetime | None = None
     payload: Mapping[str, Json] | None = None
     priority: Priority = LIVE
-    ignored: bool = False
+    state: Literal["pending", "ignored", "quarantined"] = "pending"
     always_read: bool = False
 
 

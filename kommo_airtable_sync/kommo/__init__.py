@@ -1,0 +1,1 @@
+"""Kommo's API: its spelling, limits and errors."""

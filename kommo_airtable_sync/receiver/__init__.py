@@ -1,0 +1,1 @@
+"""The webhook endpoint: durable first, then 200."""

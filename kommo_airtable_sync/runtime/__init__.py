@@ -1,0 +1,1 @@
+"""How it runs warm: Celery worker, launcher, dagster.yaml, supervision."""

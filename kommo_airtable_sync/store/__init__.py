@@ -1,0 +1,1 @@
+"""The SQL that carries correctness: inbox, journal, ledger, limiter, runners."""

@@ -1,0 +1,1 @@
+"""A local stand-in for Kommo: API v4, webhooks, limits, faults."""

@@ -1,0 +1,161 @@
+"""One door to the SQL: engines, pragmas, transactions, time and migrations.
+
+SQLite runs in WAL mode with ``synchronous=FULL``, so that a commit survives a power cut; both are
+asserted on every connection. PostgreSQL needs nothing special.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import event
+
+from kommo_airtable_sync.core.errors import ConfigurationError
+from kommo_airtable_sync.core.ports import Clock
+
+BUSY_TIMEOUT_MILLISECONDS = 10_000
+MIGRATION_LOCK = 0x6B61_7379  # any fixed number; PostgreSQL advisory lock
+
+Connection = sa.Connection
+
+
+def instant(epoch_seconds: float) -> datetime:
+    """Aware UTC of a stored time."""
+    return datetime.fromtimestamp(epoch_seconds, timezone.utc)
+
+
+class Database:
+    """A connection pool with the two kinds of transaction that the store uses.
+
+    Args:
+        url: an SQLAlchemy URL, ``sqlite:///path`` or ``postgresql://...``.
+        clock: the time of SQLite stores; PostgreSQL's own clock is shared by all machines.
+        durable: False only for state that may be lost (the limiter's file).
+    """
+
+    def __init__(self, url: str, clock: Clock, *, durable: bool = True) -> None:
+        self.clock = clock
+        self.is_sqlite = url.startswith("sqlite")
+        self._durable = durable
+        self.engine = _sqlite_engine(url) if self.is_sqlite else _postgres_engine(url)
+        if self.is_sqlite:
+            event.listen(self.engine, "connect", self._prepare_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+
+    def __repr__(self) -> str:
+        return f"Database({self.engine.url.render_as_string(hide_password=True)})"
+
+    def _prepare_sqlite(self, connection: Any, _record: object) -> None:
+        # The driver must not open transactions of its own: `begin` below decides their kind.
+        connection.isolation_level = None
+        synchronous = ("FULL", 2) if self._durable else ("OFF", 0)
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MILLISECONDS}")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        mode = cursor.fetchone()[0]
+        cursor.execute(f"PRAGMA synchronous = {synchronous[0]}")
+        cursor.execute("PRAGMA synchronous")
+        level = cursor.fetchone()[0]
+        cursor.close()
+        if mode not in ("wal", "memory") or level != synchronous[1]:
+            raise ConfigurationError(
+                f"SQLite would not keep what it was given (journal {mode}, synchronous {level}).",
+                "Put SYNC_DATABASE_URL on a local disk, or use PostgreSQL.",
+            )
+
+    @contextmanager
+    def write(self) -> Generator[Connection]:
+        """A transaction that may write; commits at the end, rolls back on any exception.
+
+        It takes SQLite's write lock first, so that it cannot fail half-way for want of it.
+        """
+        with (
+            self.engine.connect().execution_options(immediate=True) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    @contextmanager
+    def read(self) -> Generator[Connection]:
+        """A consistent view; nothing is written."""
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    def now(self, connection: Connection) -> float:
+        """Database time in seconds since the epoch: one clock for every machine."""
+        if self.is_sqlite:
+            return self.clock.now().timestamp()
+        seconds = connection.scalar(sa.text("select extract(epoch from clock_timestamp())"))
+        return float(seconds)  # type: ignore[arg-type]
+
+    def migrate(self) -> None:
+        """Bring the schema to this version; safe when several processes do it at once."""
+        script = ScriptDirectory.from_config(_alembic_config())
+        with self.engine.connect() as connection:
+            if MigrationContext.configure(connection).get_current_heads() == tuple(
+                script.get_heads()
+            ):
+                return
+        with self.write() as connection:
+            if not self.is_sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+            config = _alembic_config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def downgrade(self, revision: str) -> None:
+        """Take the schema back to ``revision``."""
+        with self.write() as connection:
+            config = _alembic_config()
+            config.attributes["connection"] = connection
+            command.downgrade(config, revision)
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+
+def _sqlite_engine(url: str) -> sa.Engine:
+    path = sa.make_url(url).database
+    if path and path != ":memory:":
+        parent = Path(path).parent
+        if not parent.is_dir():
+            raise ConfigurationError(
+                f"The folder of SYNC_DATABASE_URL does not exist: {parent}.", "Create it."
+            )
+        # Tokens and customers' names are in there: the owner's eyes only.
+        Path(path).touch(mode=0o600, exist_ok=True)
+        return sa.create_engine(url, pool_size=4, max_overflow=8)
+    return sa.create_engine(url, poolclass=sa.StaticPool, connect_args={"check_same_thread": False})
+
+
+def _postgres_engine(url: str) -> sa.Engine:
+    if not url.startswith(("postgresql://", "postgresql+psycopg2://", "postgres://")):
+        raise ConfigurationError(
+            "SYNC_DATABASE_URL is neither sqlite:///... nor postgresql://...",
+            "Use one of these two.",
+        )
+    return sa.create_engine(
+        url.replace("postgres://", "postgresql://", 1), pool_size=4, max_overflow=8,
+        pool_pre_ping=True,
+    )  # fmt: skip
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get("immediate", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _alembic_config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config

@@ -1,0 +1,201 @@
+"""One rate budget for each remote account, shared by every process of ours (design 3.6).
+
+The budget is a log of the last N grants, N being the API's calls a second: call N+1 is granted one
+window after the first of them. So five calls may go at once, and six never fall into one second.
+The window is a little longer than a second because what counts is when calls *arrive*; a call that
+was slow on its way moves its own mark later when it ends.
+
+Live callers reserve the next place and wait for it. Bulk callers take a place only when one is
+free at once and no live caller waits.
+
+The state is disposable, so it lives outside the migrations: on SQLite in a file of its own that
+never waits for the inbox's commits, on PostgreSQL in one table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from kommo_airtable_sync.core.types import BULK, LIVE, Priority
+from kommo_airtable_sync.store.database import Connection, Database
+
+WINDOW_SECONDS = 1.06
+# A bulk caller looks again after this long when live callers wait.
+BULK_YIELD_SECONDS = 0.05
+
+_metadata = sa.MetaData()
+budgets = sa.Table(
+    "budgets",
+    _metadata,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("grants", sa.Text, nullable=False),
+    sa.Column("blocked_until", sa.Double, nullable=False),
+    sa.Column("live_until", sa.Double, nullable=False),
+    sa.Column("calls", sa.BigInteger, nullable=False),
+    sa.Column("throttled", sa.BigInteger, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetState:
+    """One account's row: times in seconds since the epoch, oldest grant first."""
+
+    grants: tuple[float, ...]
+    blocked_until: float = 0.0
+    live_until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Go at ``at`` if granted, else ask again then."""
+
+    granted: bool
+    at: float
+    state: BudgetState
+
+
+def next_grant(state: BudgetState, calls_per_second: int, lane: Priority, now: float) -> Grant:
+    """Decide when the next call may start. Pure; the caller stores the returned state."""
+    recent = state.grants[-calls_per_second:]
+    earliest = max(now, state.blocked_until)
+    if len(recent) == calls_per_second:
+        earliest = max(earliest, recent[0] + WINDOW_SECONDS)
+    if lane == BULK:
+        if state.live_until > now:
+            return Grant(False, max(earliest, now + BULK_YIELD_SECONDS), state)
+        if earliest > now:
+            return Grant(False, earliest, state)
+    grants = (*recent, earliest)[-calls_per_second:]
+    live_until = max(state.live_until, earliest) if lane == LIVE else state.live_until
+    return Grant(True, earliest, BudgetState(grants, state.blocked_until, live_until))
+
+
+class SqlBudget:
+    """A ``core.ports.Budget`` over SQL.
+
+    Args:
+        database: where the state lives; its clock also sleeps.
+        account: ``kommo`` or ``airtable``.
+        calls_per_second: the API's limit.
+        lane: live callers go before bulk callers.
+    """
+
+    def __init__(
+        self, database: Database, account: str, calls_per_second: int, lane: Priority = LIVE
+    ) -> None:
+        self._database = database
+        self._account = account
+        self._calls_per_second = calls_per_second
+        self.lane: Priority = lane
+        self.calls = 0
+        self._usual_seconds: float | None = None
+        with database.write() as connection:
+            _metadata.create_all(connection)
+            if _read(connection, account) is None:
+                connection.execute(
+                    sa.insert(budgets).values(
+                        account=account,
+                        grants="[]",
+                        blocked_until=0.0,
+                        live_until=0.0,
+                        calls=0,
+                        throttled=0,
+                    )
+                )
+
+    @contextmanager
+    def slot(self) -> Generator[None]:
+        """Wait for the right to make one call; on leaving, correct when it must have arrived."""
+        granted_at, overslept = self._wait()
+        started_at = self._database.clock.now().timestamp()
+        self.calls += 1
+        try:
+            yield
+        finally:
+            took = self._database.clock.now().timestamp() - started_at
+            usual = took if self._usual_seconds is None else min(took, self._usual_seconds * 1.02)
+            self._usual_seconds = usual
+            late_by = overslept + took - usual
+            if late_by > 0.005:
+                self._correct(granted_at, late_by)
+
+    def wait_for_place(self) -> None:
+        """Bulk takes its place before it claims, so that it holds no lease while waiting."""
+        self._wait(take=False)
+
+    def throttled(self, retry_after_seconds: float) -> None:
+        """The API answered 429: nobody calls it for so long."""
+        with self._database.write() as connection:
+            now = self._database.now(connection)
+            connection.execute(
+                sa.update(budgets)
+                .where(budgets.c.account == self._account)
+                .values(
+                    blocked_until=now + retry_after_seconds,
+                    throttled=budgets.c.throttled + 1,
+                )
+            )
+
+    def _wait(self, *, take: bool = True) -> tuple[float, float]:
+        """Returns database time of the grant, and by how many seconds we woke up late."""
+        clock = self._database.clock
+        while True:
+            with self._database.write() as connection:
+                now = self._database.now(connection)
+                state = _read(connection, self._account) or BudgetState(())
+                grant = next_grant(state, self._calls_per_second, self.lane, now)
+                if grant.granted and take:
+                    _store(connection, self._account, grant.state)
+            pause = max(0.0, grant.at - now)
+            asleep_at = clock.now().timestamp()
+            if pause:
+                clock.sleep(pause)
+            if grant.granted:
+                return grant.at, clock.now().timestamp() - asleep_at - pause
+
+    def _correct(self, granted_at: float, late_by: float) -> None:
+        with self._database.write() as connection:
+            state = _read(connection, self._account)
+            if state is None or granted_at not in state.grants:
+                return
+            moved = sorted(at + late_by if at == granted_at else at for at in state.grants)
+            connection.execute(
+                sa.update(budgets)
+                .where(budgets.c.account == self._account)
+                .values(grants=json.dumps(moved))
+            )
+
+
+def usage(database: Database) -> dict[str, tuple[int, int]]:
+    """Calls made and 429s received by account since the limiter's state began."""
+    with database.read() as connection:
+        if not sa.inspect(connection).has_table("budgets"):
+            return {}
+        rows = connection.execute(sa.select(budgets)).all()
+    return {row.account: (row.calls, row.throttled) for row in rows}
+
+
+def _read(connection: Connection, account: str) -> BudgetState | None:
+    row = connection.execute(
+        sa.select(budgets).where(budgets.c.account == account).with_for_update()
+    ).first()
+    if row is None:
+        return None
+    return BudgetState(tuple(json.loads(row.grants)), row.blocked_until, row.live_until)
+
+
+def _store(connection: Connection, account: str, state: BudgetState) -> None:
+    connection.execute(
+        sa.update(budgets)
+        .where(budgets.c.account == account)
+        .values(
+            grants=json.dumps(state.grants),
+            live_until=state.live_until,
+            calls=budgets.c.calls + 1,
+        )
+    )

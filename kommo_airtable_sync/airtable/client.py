@@ -1,0 +1,274 @@
+"""Airtable's Web API, as far as the sync needs it, over pyairtable (reference/airtable-api 1, 7).
+
+Policy: every call waits for its slot in the shared budget, has a time-out, and is tried once; a GET
+whose connection broke off is tried once more, a write never. pyairtable's own retries are off: they
+repeat creates and give up on a 429 after 3 s where Airtable asks for 30 (reference 7.2). Fields go
+by id in both directions, so that a rename in Airtable breaks nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, cast
+
+import requests
+from pyairtable import Api, formulas
+
+from kommo_airtable_sync.airtable.errors import (
+    RATE_LOCK_SECONDS,
+    classify,
+    classify_lost,
+    dropped,
+)
+from kommo_airtable_sync.core.errors import ConfigurationError, SideUnavailable
+from kommo_airtable_sync.core.ports import Budget, Clock
+
+BATCH_SIZE = 10
+"""Airtable's most records per write (reference 2)."""
+PAGE_SIZE = 100
+"""Airtable's most records per page."""
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class UpsertAnswer:
+    """What Airtable says it did.
+
+    Args:
+        records: as stored, in the order of the request, fields by field id.
+        created_ids: which of them are new; empty if the answer does not say.
+    """
+
+    records: list[Record]
+    created_ids: frozenset[str]
+
+
+class AirtableClient:
+    """One Airtable base.
+
+    Args:
+        token: a personal access token; appears in no repr, log or error.
+        base_id: ``app...``.
+        endpoint_url: ``https://api.airtable.com``, without a path.
+        budget: the base's shared request budget.
+        clock: compared with Airtable's own (``server_ahead_seconds``).
+        timeout: connect and read, in seconds.
+
+    Every method raises what ``classify`` says: SideUnavailable, ConfigurationError, BatchRefused,
+    and OffsetExpired from a listing.
+    """
+
+    def __init__(
+        self,
+        token: str,
+        base_id: str,
+        endpoint_url: str,
+        budget: Budget,
+        clock: Clock,
+        *,
+        timeout: tuple[float, float] = (3.05, 15.0),
+    ) -> None:
+        # What HTTP cannot carry is refused here: the libraries' own errors would quote it.
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
+            raise ConfigurationError(
+                "AIRTABLE_TOKEN is empty or holds characters that no token has.",
+                "Copy the personal access token again, without spaces or line breaks.",
+                side="airtable",
+            )
+        self._token = token
+        self._base_id = base_id
+        self._budget = budget
+        self._clock = clock
+        # pyairtable declares whole seconds but hands them to requests, which takes fractions.
+        seconds = cast("tuple[int, int]", timeout)
+        self._api = Api(
+            token,
+            timeout=seconds,
+            retry_strategy=None,
+            endpoint_url=endpoint_url.rstrip("/"),
+            use_field_ids=True,
+        )
+        self._api.session.auth = _keep_authorization
+        # Judged before pyairtable looks: its own error drops the message of one of Airtable's
+        # three error shapes, and carries the request with the token.
+        self._api.session.hooks = {"response": [self._judge]}
+        self.server_ahead_seconds: float | None = None
+        """Airtable's clock less ours at the last answer, to about a second; None before one."""
+
+    def __repr__(self) -> str:
+        return f"AirtableClient({self._base_id})"
+
+    def tables(self) -> list[Record]:
+        """The base's tables with their fields and choices, as the metadata API gives them."""
+        answer = self._call("GET", self._api.build_url("meta", "bases", self._base_id, "tables"))
+        return _list(answer, "tables")
+
+    def upsert(
+        self,
+        table_id: str,
+        key_field_id: str,
+        rows: Sequence[tuple[str | None, Mapping[str, Any]]],
+        typecast: bool = False,
+    ) -> UpsertAnswer:
+        """Write up to ten rows in one call; Airtable takes all of them or none (reference 1.9).
+
+        Args:
+            table_id: ``tbl...``.
+            key_field_id: the field by which rows without a record id are matched.
+            rows: (record id or None, cells by field id). With an id the row is a plain update,
+                never a creation (reference 1.7); without one its key cell must be given.
+            typecast: let Airtable convert strings and create missing choices.
+
+        Raises:
+            ValueError: before anything is sent: more than ten rows, a row without key, or two
+                rows for one key or record (Airtable's answer to those is undefined).
+        """
+        _check_rows(key_field_id, rows)
+        if not rows:
+            return UpsertAnswer([], frozenset())
+        records = [
+            {"id": id_, "fields": dict(f)} if id_ else {"fields": dict(f)} for id_, f in rows
+        ]
+        body: dict[str, Any] = {
+            "records": records,
+            "typecast": typecast,
+            "returnFieldsByFieldId": True,
+        }
+        if not all(id_ for id_, _ in rows):
+            body["performUpsert"] = {"fieldsToMergeOn": [key_field_id]}
+        json.dumps(body, allow_nan=False)  # a cell that JSON cannot hold is our mistake: say so now
+        answer = self._call("PATCH", self._table_url(table_id), json=body)
+        stored = _list(answer, "records")
+        sent_ids = [id_ for id_, _ in rows]
+        if len(stored) != len(rows) or any(
+            id_ and record.get("id") != id_ for id_, record in zip(sent_ids, stored, strict=True)
+        ):
+            raise _unreadable("other records than were sent")
+        created: object = answer.get("createdRecords")
+        return UpsertAnswer(
+            stored, frozenset(cast("list[str]", created) if isinstance(created, list) else ())
+        )
+
+    def records_by_key(
+        self, table_id: str, key_field_id: str, key_cells: Sequence[str | int]
+    ) -> list[Record]:
+        """The records whose key is one of these, with all their cells; duplicates included.
+
+        Args:
+            table_id: ``tbl...``.
+            key_field_id: ``fld...``.
+            key_cells: as the field stores them, numbers for a number field, else text.
+        """
+        field = formulas.Field(key_field_id)
+        return self._matching(table_id, [formulas.EQ(field, cell) for cell in key_cells])
+
+    def get_records(self, table_id: str, record_ids: Sequence[str]) -> list[Record]:
+        """Those of these records that exist in this table (a GET by id searches the whole base)."""
+        return self._matching(
+            table_id, [formulas.EQ(formulas.RECORD_ID(), id_) for id_ in record_ids]
+        )
+
+    def record_pages(self, table_id: str, field_ids: Sequence[str]) -> Iterator[list[Record]]:
+        """All records of a table with these fields, up to 100 at a time, in no order.
+
+        Raises:
+            OffsetExpired: the caller was too slow between pages; it starts again.
+        """
+        return self._pages(table_id, {"fields": list(field_ids)} if field_ids else {})
+
+    def _matching(self, table_id: str, conditions: Sequence[formulas.Formula]) -> list[Record]:
+        if not conditions:
+            return []
+        options = {"formula": str(formulas.OR(*conditions))}
+        return [record for page in self._pages(table_id, options) for record in page]
+
+    def _pages(self, table_id: str, options: Mapping[str, Any]) -> Iterator[list[Record]]:
+        url = self._table_url(table_id)
+        offset: str | None = None
+        while True:
+            asked: dict[str, Any] = {**options, "page_size": PAGE_SIZE, "use_field_ids": True}
+            if offset:
+                asked["offset"] = offset
+            # The fallback takes over where the URL would pass 16,000 characters (reference 1.2).
+            answer = self._call("GET", url, options=asked, fallback=("POST", f"{url}/listRecords"))
+            yield _list(answer, "records")
+            following: object = answer.get("offset")
+            if not following:
+                return
+            if following == offset:
+                raise _unreadable("the same page again")
+            offset = str(following)
+
+    def _table_url(self, table_id: str) -> str:
+        return self._api.build_url(self._base_id, table_id)
+
+    def _call(self, method: str, url: str, **arguments: Any) -> Record:
+        outcome = self._try(method, url, arguments)
+        if method == "GET" and isinstance(outcome, requests.RequestException) and dropped(outcome):
+            outcome = self._try(method, url, arguments)
+        if isinstance(outcome, requests.RequestException):
+            raise classify_lost(outcome)
+        if not isinstance(outcome, dict):
+            raise _unreadable("no JSON object")
+        return cast("Record", outcome)
+
+    def _try(self, method: str, url: str, arguments: dict[str, Any]) -> object:
+        # The error is a value, not a cause: it holds the request and with it the token, which
+        # a chained traceback or an error reporter would show.
+        with self._budget.slot():
+            try:
+                return self._api.request(method, url, **arguments)
+            except requests.RequestException as error:
+                return error
+
+    def _judge(self, response: requests.Response, **_: Any) -> None:
+        """Called by requests with every answer, redirects included, before anyone else sees it."""
+        self._compare_clocks(response)
+        if 200 <= response.status_code < 300:
+            return
+        body = response.content.decode("utf-8", "replace").replace(self._token, "[secret]")
+        content_type = response.headers.get("Content-Type", "")
+        failure = classify(response.status_code, response.headers, body, content_type)
+        if isinstance(failure, SideUnavailable) and failure.reason == "rate_limited":
+            self._budget.throttled(failure.retry_after_seconds or RATE_LOCK_SECONDS)
+        raise failure
+
+    def _compare_clocks(self, response: requests.Response) -> None:
+        try:
+            theirs = parsedate_to_datetime(response.headers["Date"])
+        except (KeyError, ValueError):
+            return
+        if theirs.tzinfo is not None:
+            self.server_ahead_seconds = (theirs - self._clock.now()).total_seconds()
+
+
+def _keep_authorization(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """As ``session.auth``: keeps a .netrc entry from replacing the token."""
+    return request
+
+
+def _check_rows(key_field_id: str, rows: Sequence[tuple[str | None, Mapping[str, Any]]]) -> None:
+    if len(rows) > BATCH_SIZE:
+        raise ValueError(f"{len(rows)} rows in one call; Airtable takes {BATCH_SIZE}")
+    ids = [id_ for id_, _ in rows if id_]
+    keys = [str(fields[key_field_id]) for _, fields in rows if fields.get(key_field_id) is not None]
+    if len(set(ids)) < len(ids) or len(set(keys)) < len(keys):
+        raise ValueError("two rows of one call are for the same key or record")
+    if any(not id_ and fields.get(key_field_id) in (None, "") for id_, fields in rows):
+        raise ValueError("a row has neither record id nor key")
+
+
+def _list(answer: Record, name: str) -> list[Record]:
+    """The items of a list. A failed read is not an empty answer, so a missing list is an error."""
+    items: object = answer.get(name)
+    if not isinstance(items, list):
+        raise _unreadable(f"no list of {name}")
+    return cast("list[Record]", items)
+
+
+def _unreadable(what: str) -> SideUnavailable:
+    return SideUnavailable("airtable", "server_error", f"an answer that cannot be right: {what}")

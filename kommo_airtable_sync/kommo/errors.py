@@ -1,0 +1,176 @@
+"""What a failed call to Kommo means: one pure, total function for answers, one for lost calls.
+
+Sources: reference/kommo-api section 2 (limits, error bodies) and 7.16, 7.20 (the two 403s).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+import requests
+import urllib3.exceptions
+
+from kommo_airtable_sync.core.errors import (
+    BatchRefused,
+    ConfigurationError,
+    SideUnavailable,
+    SyncError,
+)
+
+DETAIL_LENGTH_MAX = 500
+
+_SIDE = {
+    401: ("unauthorized", "Renew KOMMO_TOKEN, or give consent again."),
+    402: ("quota", "Kommo holds this for an unpaid account."),
+    408: ("timeout", "Kommo gave up waiting for the request."),
+}
+
+
+class NotGranted(ConfigurationError):
+    """Kommo will not do this for this token, or does not know the address.
+
+    Args:
+        status: 403 (rights), 404 or another 4xx; a caller may go on without an optional list.
+    """
+
+    def __init__(self, status: int, message: str, remedy: str) -> None:
+        self.status = status
+        super().__init__(message, remedy, side="kommo")
+
+
+def classify(
+    status: int, headers: Mapping[str, str], body: str | bytes, content_type: str
+) -> SyncError:
+    """The one meaning of an answer that is not the one we asked for.
+
+    Args:
+        status: HTTP status; a 2xx means "an answer that cannot be read".
+        headers: the answer's headers, names in any case if the mapping ignores it.
+        body: the answer's body; only a JSON object in it is believed.
+        content_type: the answer's content type, for the message.
+    """
+    problem = _json_object(body)
+    said = (
+        _detail(problem) if problem is not None else f"HTTP {status}, {content_type or 'no body'}"
+    )
+    if status == 429:
+        wait = _seconds((problem or {}).get("retry_after"))
+        if wait is None:
+            wait = _seconds(_header(headers, "retry-after"))
+        return SideUnavailable("kommo", "rate_limited", said, retry_after_seconds=wait)
+    if status == 403 and problem is None:
+        # nginx's page, not the API's: this address is blocked, and asking on prolongs it.
+        return SideUnavailable("kommo", "blocked", f"{said}. Only Kommo's support unblocks.")
+    if status in _SIDE:
+        reason, remark = _SIDE[status]
+        return SideUnavailable("kommo", reason, f"{said}. {remark}")
+    if status in {400, 413, 422}:
+        return _refusal(status, problem or {}, said)
+    if 300 <= status < 500:
+        return _not_granted(status, said)
+    return SideUnavailable("kommo", "server_error", said)
+
+
+def classify_lost(error: requests.RequestException) -> SyncError:
+    """The meaning of a call that brought no answer. Quotes nothing: the error holds the token."""
+    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema,
+                          requests.exceptions.InvalidSchema)):  # fmt: skip
+        return ConfigurationError(
+            "Kommo's address is not a web address.", "Check KOMMO_SUBDOMAIN or KOMMO_BASE_URL."
+        )
+    name = type(error).__name__
+    if isinstance(error, requests.ConnectTimeout):
+        return SideUnavailable("kommo", "timeout", name, sent=False)
+    if isinstance(error, requests.Timeout) or _has_cause(
+        error, urllib3.exceptions.ReadTimeoutError
+    ):
+        return SideUnavailable("kommo", "timeout", name)
+    refused = _has_cause(error, urllib3.exceptions.NewConnectionError)
+    return SideUnavailable("kommo", "unreachable", name, sent=not refused)
+
+
+def dropped(error: requests.RequestException) -> bool:
+    """Whether the connection was open and then broke off, as a stale one does."""
+    return isinstance(error, requests.exceptions.ChunkedEncodingError) or _has_cause(
+        error, urllib3.exceptions.ProtocolError
+    )
+
+
+def _has_cause(error: requests.RequestException, kind: type[Exception]) -> bool:
+    # requests keeps urllib3's error as its first argument, which may hold the reason in turn.
+    cause = error.args[0] if error.args else None
+    return isinstance(cause, kind) or isinstance(getattr(cause, "reason", None), kind)
+
+
+def _not_granted(status: int, said: str) -> NotGranted:
+    if status == 403:
+        remedy = "Let an administrator grant the right, or create KOMMO_TOKEN as one."
+        return NotGranted(status, f"Kommo denies this to the token's user: {said}.", remedy)
+    remedy = "Check KOMMO_SUBDOMAIN or KOMMO_BASE_URL."
+    return NotGranted(status, f"Kommo does not serve this address (HTTP {status}): {said}.", remedy)
+
+
+def _refusal(status: int, problem: Mapping[str, Any], said: str) -> BatchRefused:
+    by_item: dict[int, str] = {}
+    code = ""
+    for item in _objects(problem.get("validation-errors")):
+        errors = _objects(item.get("errors"))
+        code = code or next((str(error.get("code")) for error in errors), "")
+        # Our requests carry no request_id, so Kommo names items by their index, as a string.
+        index = str(item.get("request_id"))
+        if index.isascii() and index.isdigit() and len(index) < 6:
+            by_item[int(index)] = _clip("; ".join(_line(error) for error in errors))
+    detail = _clip("; ".join([said, *by_item.values()]))
+    return BatchRefused(
+        "kommo", status, code or str(problem.get("title") or "refused"), detail, by_item
+    )
+
+
+def _line(error: Mapping[str, Any]) -> str:
+    return f"{error.get('path')}: {error.get('detail')} ({error.get('code')})"
+
+
+def _detail(problem: Mapping[str, Any]) -> str:
+    told = problem.get("detail") or problem.get("title") or "no detail"
+    hint = problem.get("hint")
+    return _clip(f"{told} ({hint})" if hint else str(told)).rstrip(".")
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= DETAIL_LENGTH_MAX else text[: DETAIL_LENGTH_MAX - 1] + "…"
+
+
+def _json_object(body: str | bytes) -> dict[str, Any] | None:
+    try:
+        parsed: object = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else None
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    if not isinstance(value, list):
+        return []
+    return [
+        cast("dict[str, Any]", item)
+        for item in cast("list[object]", value)
+        if isinstance(item, dict)
+    ]
+
+
+def _header(headers: Mapping[str, str], name: str) -> str | None:
+    return next((value for key, value in headers.items() if key.lower() == name), None)
+
+
+def _seconds(value: object) -> float | None:
+    """A wait in seconds; None for anything else, an HTTP date included (Kommo sends none)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None

@@ -1,0 +1,54 @@
+"""Collecting everything that is wrong with a configuration, to say it all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from kommo_airtable_sync.core.errors import ConfigurationError
+
+LISTED_MAX = 20
+"""So many allowed names are listed in a message; more would bury the sentence."""
+
+
+class Problems:
+    """What is wrong, each with the path of the offending key (``fields[2].owner``).
+
+    Args:
+        source: the file, as the person knows it.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.found: list[str] = []
+
+    def add(self, path: str, sentence: str) -> None:
+        """Note one problem; an empty path is the file as a whole."""
+        self.found.append(f"{path}: {sentence}" if path else sentence)
+
+    def raise_if_any(self) -> None:
+        """Stop here if anything is wrong.
+
+        Raises:
+            ConfigurationError: naming every problem.
+        """
+        if self.found:
+            raise configuration_error(self.source, self.found)
+
+
+def configuration_error(source: str, found: list[str]) -> ConfigurationError:
+    """One error for many problems, one a line if there are several."""
+    if len(found) == 1:
+        return ConfigurationError(f"{source}: {found[0]}")
+    return ConfigurationError(f"{source} has {len(found)} problems:\n  " + "\n  ".join(found))
+
+
+def not_known(given: object, allowed: Iterable[object], noun: str = "one of") -> str:
+    """Say ``'Stagee' is not one of (did you mean 'Stage'?); allowed: ...``."""
+    names = [str(name) for name in allowed]
+    folded = {name.casefold(): name for name in names}
+    near = get_close_matches(str(given).casefold(), folded, n=1)
+    guess = f" (did you mean {folded[near[0]]!r}?)" if near else ""
+    listed = ", ".join(names[:LISTED_MAX]) or "none"
+    more = f" and {len(names) - LISTED_MAX} more" if len(names) > LISTED_MAX else ""
+    return f"{given!r} is not {noun}{guess}; allowed: {listed}{more}"

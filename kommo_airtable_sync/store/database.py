@@ -40,10 +40,15 @@ class Database:
         url: an SQLAlchemy URL, ``sqlite:///path`` or ``postgresql://...``.
         clock: the time of SQLite stores; PostgreSQL's own clock is shared by all machines.
         durable: False only for state that may be lost (the limiter's file).
+        server_time: False makes ``clock`` the time on PostgreSQL too, so that tests and the
+            simulator can turn it by hand.
     """
 
-    def __init__(self, url: str, clock: Clock, *, durable: bool = True) -> None:
+    def __init__(
+        self, url: str, clock: Clock, *, durable: bool = True, server_time: bool = True
+    ) -> None:
         self.clock = clock
+        self._server_time = server_time
         self.is_sqlite = url.startswith("sqlite")
         self._durable = durable
         self.engine = _sqlite_engine(url) if self.is_sqlite else _postgres_engine(url)
@@ -92,7 +97,7 @@ class Database:
 
     def now(self, connection: Connection) -> float:
         """Database time in seconds since the epoch: one clock for every machine."""
-        if self.is_sqlite:
+        if self.is_sqlite or not self._server_time:
             return self.clock.now().timestamp()
         seconds = connection.scalar(sa.text("select extract(epoch from clock_timestamp())"))
         return float(seconds)  # type: ignore[arg-type]
@@ -144,10 +149,9 @@ def _postgres_engine(url: str) -> sa.Engine:
             "SYNC_DATABASE_URL is neither sqlite:///... nor postgresql://...",
             "Use one of these two.",
         )
-    return sa.create_engine(
-        url.replace("postgres://", "postgresql://", 1), pool_size=4, max_overflow=8,
-        pool_pre_ping=True,
-    )  # fmt: skip
+    # Without a driver in the URL, SQLAlchemy 2.1 looks for psycopg 3, 2.0 for psycopg2.
+    driver = "postgresql+psycopg2://" + url.partition("://")[2]
+    return sa.create_engine(driver, pool_size=4, max_overflow=8, pool_pre_ping=True)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -6,6 +6,7 @@ asserted on every connection. PostgreSQL needs nothing special.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -18,6 +19,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
 
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.core.ports import Clock
@@ -26,11 +28,26 @@ BUSY_TIMEOUT_MILLISECONDS = 10_000
 MIGRATION_LOCK = 0x6B61_7379  # any fixed number; PostgreSQL advisory lock
 
 Connection = sa.Connection
+# What layers above catch when the database itself fails; they know no SQLAlchemy.
+StoreError = SQLAlchemyError
 
 
 def instant(epoch_seconds: float) -> datetime:
     """Aware UTC of a stored time."""
     return datetime.fromtimestamp(epoch_seconds, timezone.utc)
+
+
+def storable(text: str) -> str:
+    """Text that both engines take: no NUL, no half of a surrogate pair.
+
+    JSON may carry both (JavaScript cuts emoji in two), and one such text must not stop the inbox.
+    """
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "")
+
+
+def json_text(value: object) -> str:
+    """Compact JSON in readable letters; half surrogates stay escaped, so it reads back the same."""
+    return storable(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 class Database:

@@ -7,22 +7,21 @@ events of a key travel with its claim. Claim and settle are single transactions.
 
 from __future__ import annotations
 
-import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from kommo_airtable_sync.core.errors import LeaseLost
-from kommo_airtable_sync.core.types import LIVE, IncomingEvent, Priority
-from kommo_airtable_sync.store import counters
-from kommo_airtable_sync.store.database import Connection, Database
-from kommo_airtable_sync.store.schema import batches, due, events, sides
+from kommo_airtable_sync.core.types import BULK, LIVE, IncomingEvent, Priority
+from kommo_airtable_sync.store import counters, leases
+from kommo_airtable_sync.store.database import Connection, Database, json_text, storable
+from kommo_airtable_sync.store.leases import UNSETTLED
+from kommo_airtable_sync.store.schema import batches, due, events
 
-UNSETTLED = ("pending", "claimed")
 ERROR_CHARACTERS_MAX = 2_000
 
 
@@ -83,7 +82,12 @@ class Inbox:
     # ------------------------------------------------------------------ receive
 
     def receive(self, incoming: Sequence[IncomingEvent]) -> None:
-        """Store events and make their keys due, in one committed transaction."""
+        """Store events and make their keys due, in one committed transaction.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: if it could not be committed; then nothing is stored
+                and the sender must not be told otherwise.
+        """
         if not incoming:
             return
         with self._database.write() as connection:
@@ -94,15 +98,7 @@ class Inbox:
                 if event.state == "pending":
                     known = wanted.get(event.key, event.priority)
                     wanted[event.key] = min(known, event.priority)
-            if wanted:
-                _make_due(
-                    self._database,
-                    connection,
-                    [
-                        {"key": key, "due_at": now + self._settle_seconds, "priority": priority}
-                        for key, priority in wanted.items()
-                    ],
-                )
+            leases.make_due(self._database, connection, wanted, now + self._settle_seconds)
             counters.add(
                 self._database,
                 connection,
@@ -121,29 +117,43 @@ class Inbox:
     # ------------------------------------------------------------------ claim
 
     def due_lanes(self) -> frozenset[Priority]:
-        """Lanes with something to claim now; empty while a side is paused."""
+        """Lanes with something to claim now; empty while a side is paused.
+
+        Asked every 50 ms by the sensor: it looks at the first due row of each lane, not at all.
+        """
+        lanes: tuple[Priority, ...] = (LIVE, BULK)
         with self._database.read() as connection:
             now = self._database.now(connection)
-            rows = connection.execute(
-                sa.select(due.c.priority).where(_claimable(now)).distinct()
-            ).scalars()
-            return frozenset(rows.all())
+            found = connection.execute(
+                sa.select(
+                    *(
+                        sa.exists(
+                            sa.select(due.c.key).where(
+                                leases.claimable(now), due.c.priority == lane
+                            )
+                        )
+                        for lane in lanes
+                    )
+                )
+            ).one()
+        return frozenset(lane for lane, some in zip(lanes, found, strict=True) if some)
 
     def claim(self, lane: Priority, limit: int, run_id: str, lease_seconds: float) -> Claim | None:
         """Take up to ``limit`` due keys of a lane, oldest first; None if there are none.
 
-        The statement that takes them is one: two runs can never hold the same key.
+        One statement finds and locks the rows (on SQLite the transaction has the write lock
+        already): two runs can never hold the same key. The batch is numbered after that, so for
+        each key a later claim has the higher number, and an idle look writes nothing.
         """
         with self._database.write() as connection:
             now = self._database.now(connection)
             picked = (
                 sa.select(due.c.key)
-                .where(_claimable(now), due.c.priority == lane)
+                .where(leases.claimable(now), due.c.priority == lane)
                 .order_by(due.c.due_at)
                 .limit(limit)
-                .with_for_update(skip_locked=True)
             )
-            return self._take(connection, picked, lane, run_id, now, lease_seconds)
+            return _take(connection, picked, lane, run_id, now, lease_seconds)
 
     def reclaim(self, batch_id: int, run_id: str, lease_seconds: float) -> Claim | None:
         """Claim again what an earlier batch had and lost, as far as it is still unsettled."""
@@ -157,57 +167,10 @@ class Inbox:
             )
             picked = (
                 sa.select(due.c.key)
-                .where(_unleased(now), due.c.key.in_(theirs))
+                .where(leases.unleased(now), due.c.key.in_(theirs))
                 .order_by(due.c.due_at)
-                .with_for_update(skip_locked=True)
             )
-            return self._take(connection, picked, lane, run_id, now, lease_seconds)
-
-    def _take(
-        self,
-        connection: Connection,
-        picked: sa.Select[Any],
-        lane: Priority,
-        run_id: str,
-        now: float,
-        lease_seconds: float,
-    ) -> Claim | None:
-        created = connection.execute(
-            sa.insert(batches).values(run_id=run_id, lane=lane, claimed_at=now)
-        ).inserted_primary_key
-        batch_id = int(created[0]) if created else 0
-        keys = (
-            connection.execute(
-                sa.update(due)
-                .where(due.c.key.in_(picked.scalar_subquery()))
-                .values(token=batch_id, lease_until=now + lease_seconds)
-                .returning(due.c.key)
-            )
-            .scalars()
-            .all()
-        )
-        if not keys:
-            connection.execute(sa.delete(batches).where(batches.c.id == batch_id))
-            return None
-        rows = connection.execute(
-            sa.update(events)
-            .where(events.c.key.in_(keys), events.c.state.in_(UNSETTLED))
-            .values(state="claimed", batch_id=batch_id, run_id=run_id)
-            .returning(
-                events.c.id,
-                events.c.key,
-                events.c.source,
-                events.c.kind,
-                events.c.occurred_at,
-                events.c.received_at,
-                events.c.always_read,
-                events.c.attempts,
-            )
-        ).all()
-        by_key: dict[str, list[ClaimedEvent]] = {key: [] for key in keys}
-        for row in sorted(rows, key=lambda row: row.id):
-            by_key[row.key].append(ClaimedEvent(*row))
-        return Claim(batch_id, lane, by_key)
+            return _take(connection, picked, lane, run_id, now, lease_seconds)
 
     # ------------------------------------------------------------------ lease
 
@@ -218,14 +181,14 @@ class Inbox:
             LeaseLost: if the batch holds none any more.
         """
         with self._database.write() as connection:
+            rows = leases.lock(connection, due.c.token == batch_id)
             now = self._database.now(connection)
-            held = connection.execute(
-                sa.update(due)
-                .where(due.c.token == batch_id, due.c.lease_until > now)
-                .values(lease_until=now + lease_seconds)
-            ).rowcount
-        if not held:
-            raise LeaseLost(f"batch {batch_id} holds no keys any more")
+            held = [key for key, until in rows if until is not None and until > now]
+            if not held:
+                raise LeaseLost(f"batch {batch_id} holds no keys any more")
+            connection.execute(
+                sa.update(due).where(due.c.key.in_(held)).values(lease_until=now + lease_seconds)
+            )
 
     # ------------------------------------------------------------------ settle
 
@@ -241,123 +204,157 @@ class Inbox:
             LeaseLost: if the batch no longer holds one of the keys; then nothing is settled.
         """
         with self._database.write() as connection:
-            now = self._database.now(connection)
-            require_lease(connection, batch_id, list(outcomes), now)
-            for key, outcome in outcomes.items():
-                self._settle_key(connection, batch_id, key, outcome, max_attempts, now)
-            open_keys = connection.scalar(
-                sa.select(sa.func.count()).select_from(due).where(due.c.token == batch_id)
+            now = leases.require_lease(self._database, connection, batch_id, list(outcomes))
+            _settle_events(connection, batch_id, outcomes, max_attempts, now)
+            _free_keys(connection, batch_id, outcomes, now)
+            held = sa.exists(sa.select(due.c.key).where(due.c.token == batch_id))
+            connection.execute(
+                sa.update(batches).where(batches.c.id == batch_id, ~held).values(settled_at=now)
             )
-            if not open_keys:
-                connection.execute(
-                    sa.update(batches).where(batches.c.id == batch_id).values(settled_at=now)
-                )
             return now
-
-    def _settle_key(
-        self,
-        connection: Connection,
-        batch_id: int,
-        key: str,
-        outcome: Outcome,
-        max_attempts: int,
-        now: float,
-    ) -> None:
-        mine = sa.and_(
-            events.c.batch_id == batch_id, events.c.key == key, events.c.state == "claimed"
-        )
-        error = (outcome.error or "")[:ERROR_CHARACTERS_MAX] or None
-        due_at = now + outcome.due_in_seconds
-        finished: dict[str, Any] = {"settled_at": now, "outcome": outcome.outcome, "error": error}
-        if outcome.state == "done":
-            connection.execute(sa.update(events).where(mine).values(state="done", **finished))
-            # What once failed has now been made good by the same one write path.
-            connection.execute(
-                sa.update(events)
-                .where(events.c.key == key, events.c.state == "dead")
-                .values(state="done", outcome="superseded", settled_at=now)
-            )
-        elif outcome.state == "dead":
-            connection.execute(sa.update(events).where(mine).values(state="dead", **finished))
-        elif outcome.state == "retry":
-            attempts = events.c.attempts + 1
-            spent = attempts >= max_attempts
-            connection.execute(
-                sa.update(events)
-                .where(mine)
-                .values(
-                    attempts=attempts,
-                    error=error,
-                    state=sa.case((spent, "dead"), else_="pending"),
-                    settled_at=sa.case((spent, now), else_=None),
-                )
-            )
-        else:
-            connection.execute(sa.update(events).where(mine).values(state="pending"))
-        newer = connection.execute(
-            sa.select(events.c.batch_id, events.c.attempts).where(
-                events.c.key == key, events.c.state == "pending"
-            )
-        ).all()
-        if not newer:
-            connection.execute(sa.delete(due).where(due.c.key == key, due.c.token == batch_id))
-            return
-        if any(row.batch_id != batch_id for row in newer):
-            due_at = min(due_at, now)
-        connection.execute(
-            sa.update(due)
-            .where(due.c.key == key, due.c.token == batch_id)
-            .values(token=None, lease_until=None, due_at=due_at)
-        )
 
     def release_run(self, run_id: str) -> int:
         """Give back every key that a dead or terminated run still holds; returns how many."""
+        theirs = sa.select(batches.c.id).where(
+            batches.c.run_id == run_id, batches.c.settled_at.is_(None)
+        )
         with self._database.write() as connection:
+            keys = [key for key, _ in leases.lock(connection, due.c.token.in_(theirs))]
             now = self._database.now(connection)
-            theirs = sa.select(batches.c.id).where(
-                batches.c.run_id == run_id, batches.c.settled_at.is_(None)
-            )
             connection.execute(
                 sa.update(events)
                 .where(events.c.batch_id.in_(theirs), events.c.state == "claimed")
                 .values(state="pending")
             )
-            freed = connection.execute(
+            connection.execute(
                 sa.update(due)
-                .where(due.c.token.in_(theirs))
+                .where(due.c.key.in_(keys))
                 .values(token=None, lease_until=None, due_at=now)
-            ).rowcount
+            )
             connection.execute(
                 sa.update(batches)
                 .where(batches.c.run_id == run_id, batches.c.settled_at.is_(None))
                 .values(settled_at=now)
             )
-        return freed
+        return len(keys)
 
 
-def require_lease(connection: Connection, batch_id: int, keys: Sequence[str], until: float) -> None:
-    """Check, inside the caller's transaction, that the batch holds all keys beyond ``until``.
-
-    Raises:
-        LeaseLost: if it does not.
-    """
-    statement = (
-        sa.select(due.c.key)
-        .where(due.c.key.in_(keys), due.c.token == batch_id, due.c.lease_until > until)
-        .with_for_update()
+def _take(
+    connection: Connection,
+    picked: sa.Select[Any],
+    lane: Priority,
+    run_id: str,
+    now: float,
+    lease_seconds: float,
+) -> Claim | None:
+    """Lock the picked keys, skipping those that another transaction has, and lease them."""
+    keys = connection.execute(picked.with_for_update(skip_locked=True)).scalars().all()
+    if not keys:
+        return None
+    created = connection.execute(
+        sa.insert(batches).values(run_id=run_id, lane=lane, claimed_at=now).returning(batches.c.id)
     )
-    held = connection.execute(statement).all()
-    if len(held) != len(set(keys)):
-        raise LeaseLost(f"batch {batch_id} holds {len(held)} of {len(set(keys))} keys")
+    batch_id = int(created.scalar_one())
+    connection.execute(
+        sa.update(due)
+        .where(due.c.key.in_(keys))
+        .values(token=batch_id, lease_until=now + lease_seconds)
+    )
+    rows = connection.execute(
+        sa.update(events)
+        .where(events.c.key.in_(keys), events.c.state.in_(UNSETTLED))
+        .values(state="claimed", batch_id=batch_id, run_id=run_id)
+        .returning(
+            events.c.id,
+            events.c.key,
+            events.c.source,
+            events.c.kind,
+            events.c.occurred_at,
+            events.c.received_at,
+            events.c.always_read,
+            events.c.attempts,
+        )
+    ).all()
+    by_key: dict[str, list[ClaimedEvent]] = {key: [] for key in keys}
+    for row in sorted(rows, key=lambda row: row.id):
+        by_key[row.key].append(ClaimedEvent(*row))
+    return Claim(batch_id, lane, by_key)
 
 
-def _unleased(now: float) -> sa.ColumnElement[bool]:
-    return sa.or_(due.c.lease_until.is_(None), due.c.lease_until <= now)
+def _settle_events(
+    connection: Connection,
+    batch_id: int,
+    outcomes: Mapping[str, Outcome],
+    max_attempts: int,
+    now: float,
+) -> None:
+    """One statement for each distinct outcome: a batch of 50 has a handful of them."""
+    alike: defaultdict[Outcome, list[str]] = defaultdict(list)
+    for key, outcome in outcomes.items():
+        alike[replace(outcome, due_in_seconds=0.0)].append(key)
+    for outcome, keys in alike.items():
+        connection.execute(
+            sa.update(events)
+            .where(
+                events.c.batch_id == batch_id, events.c.key.in_(keys), events.c.state == "claimed"
+            )
+            .values(_settled_values(outcome, max_attempts, now))
+        )
+    done = [key for key, outcome in outcomes.items() if outcome.state == "done"]
+    # What once failed has now been made good by the same one write path.
+    connection.execute(
+        sa.update(events)
+        .where(events.c.key.in_(done), events.c.state == "dead")
+        .values(state="done", outcome="superseded", settled_at=now)
+    )
 
 
-def _claimable(now: float) -> sa.ColumnElement[bool]:
-    paused = sa.exists(sa.select(sides.c.side).where(sides.c.paused_until > now))
-    return sa.and_(due.c.due_at <= now, _unleased(now), ~paused)
+def _settled_values(outcome: Outcome, max_attempts: int, now: float) -> dict[str, Any]:
+    error = storable(outcome.error or "")[:ERROR_CHARACTERS_MAX] or None
+    if outcome.state == "released":
+        return {"state": "pending"}
+    if outcome.state == "retry":
+        attempts = events.c.attempts + 1
+        spent = attempts >= max_attempts
+        return {
+            "attempts": attempts,
+            "error": error,
+            "state": sa.case((spent, "dead"), else_="pending"),
+            "settled_at": sa.case((spent, now), else_=None),
+        }
+    return {
+        "state": outcome.state,
+        "settled_at": now,
+        "outcome": outcome.outcome,
+        "error": error,
+    }
+
+
+def _free_keys(
+    connection: Connection, batch_id: int, outcomes: Mapping[str, Outcome], now: float
+) -> None:
+    """Take finished keys off the list; put those with pending events back into it."""
+    newer = sa.func.max(sa.case((events.c.batch_id == batch_id, 0), else_=1))
+    pending = {
+        row.key: bool(row.newer)
+        for row in connection.execute(
+            sa.select(events.c.key, newer.label("newer"))
+            .where(events.c.key.in_(list(outcomes)), events.c.state == "pending")
+            .group_by(events.c.key)
+        )
+    }
+    finished = [key for key in outcomes if key not in pending]
+    connection.execute(sa.delete(due).where(due.c.key.in_(finished)))
+    again: defaultdict[float, list[str]] = defaultdict(list)
+    for key, has_newer in pending.items():
+        wait = 0.0 if has_newer else outcomes[key].due_in_seconds
+        again[now + wait].append(key)
+    for due_at, keys in again.items():
+        connection.execute(
+            sa.update(due)
+            .where(due.c.key.in_(keys))
+            .values(token=None, lease_until=None, due_at=due_at)
+        )
 
 
 def _event_row(event: IncomingEvent, now: float) -> dict[str, Any]:
@@ -370,39 +367,5 @@ def _event_row(event: IncomingEvent, now: float) -> dict[str, Any]:
         "occurred_at": event.occurred_at.timestamp() if event.occurred_at else None,
         "received_at": now,
         "always_read": event.always_read,
-        "payload": None
-        if event.payload is None
-        else json.dumps(event.payload, ensure_ascii=False, separators=(",", ":")),
+        "payload": None if event.payload is None else json_text(event.payload),
     }
-
-
-def _make_due(database: Database, connection: Connection, rows: list[dict[str, Any]]) -> None:
-    """Insert keys or hasten those already there; a lease in force is left alone."""
-    insert = (sqlite.insert if database.is_sqlite else postgresql.insert)(due)
-    connection.execute(
-        insert.on_conflict_do_update(
-            index_elements=[due.c.key],
-            set_={
-                "due_at": _least(due.c.due_at, insert.excluded.due_at),
-                "priority": _least(due.c.priority, insert.excluded.priority),
-            },
-        ),
-        # One order for all writers, so that two of them cannot deadlock on PostgreSQL.
-        sorted(rows, key=lambda row: row["key"]),
-    )
-
-
-def _least(ours: sa.ColumnElement[Any], theirs: sa.ColumnElement[Any]) -> sa.Case[Any]:
-    return sa.case((ours <= theirs, ours), else_=theirs)
-
-
-def make_due(
-    database: Database, connection: Connection, keys: Sequence[str], priority: Priority = LIVE
-) -> None:
-    """Make keys due now, inside the caller's transaction (a person's retry)."""
-    now = database.now(connection)
-    _make_due(
-        database,
-        connection,
-        [{"key": key, "due_at": now, "priority": priority} for key in set(keys)],
-    )

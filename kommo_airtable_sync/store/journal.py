@@ -18,8 +18,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from kommo_airtable_sync.core import canonical
 from kommo_airtable_sync.core.errors import Side
 from kommo_airtable_sync.core.types import Canonical
-from kommo_airtable_sync.store.database import Connection, Database
-from kommo_airtable_sync.store.inbox import require_lease
+from kommo_airtable_sync.store.database import Connection, Database, json_text
+from kommo_airtable_sync.store.leases import require_lease
 from kommo_airtable_sync.store.schema import journal, ledger
 
 
@@ -111,8 +111,7 @@ class Journal:
             LeaseLost: if the batch does not hold ``keys`` for ``lease_left_seconds`` more.
         """
         with self._database.write() as connection:
-            now = self._database.now(connection)
-            require_lease(connection, batch_id, keys, now + lease_left_seconds)
+            now = require_lease(self._database, connection, batch_id, keys, lease_left_seconds)
             if intents:
                 connection.execute(
                     sa.insert(journal),
@@ -123,12 +122,15 @@ class Journal:
         """Close the intents of these leads and move the ledger, in one transaction.
 
         Intents left open by earlier batches are superseded: the state they spoke of has been
-        read and merged since.
+        read and merged since. A lead whose ledger a later batch has moved meanwhile keeps it: this
+        batch has lost its lease, and its answer is old news.
         """
         if not done:
             return
         with self._database.write() as connection:
             now = self._database.now(connection)
+            # First, and in the order of the leads: whoever has the ledger's rows goes on alone.
+            self._store(connection, batch_id, [item.entry for item in done], now)
             written = [item.entry for item in done if item.written]
             if written:
                 _close(connection, batch_id, [entry.lead_id for entry in written], "done", now)
@@ -155,7 +157,6 @@ class Journal:
                 )
                 .values(state="superseded", closed_at=now)
             )
-            self._store(connection, [item.entry for item in done], now)
 
     def refuse(self, batch_id: int, lead_ids: Sequence[int]) -> None:
         """Close intents whose request the API refused: nothing of them was stored."""
@@ -163,13 +164,16 @@ class Journal:
             now = self._database.now(connection)
             _close(connection, batch_id, lead_ids, "refused", now)
 
-    def _store(self, connection: Connection, entries: Sequence[LedgerEntry], now: float) -> None:
+    def _store(
+        self, connection: Connection, batch_id: int, entries: Sequence[LedgerEntry], now: float
+    ) -> None:
         insert = (sqlite.insert if self._database.is_sqlite else postgresql.insert)(ledger)
-        columns = ("record_id", "fields", "seen_updated_at", "updated_at")
+        columns = ("record_id", "fields", "seen_updated_at", "batch_id", "updated_at")
         connection.execute(
             insert.on_conflict_do_update(
                 index_elements=[ledger.c.lead_id],
                 set_={name: insert.excluded[name] for name in columns},
+                where=ledger.c.batch_id <= insert.excluded.batch_id,
             ),
             [
                 {
@@ -177,6 +181,7 @@ class Journal:
                     "record_id": entry.record_id,
                     "fields": _dump_fields(entry.fields),
                     "seen_updated_at": entry.seen_updated_at,
+                    "batch_id": batch_id,
                     "updated_at": now,
                 }
                 for entry in sorted(entries, key=lambda entry: entry.lead_id)
@@ -213,7 +218,7 @@ def _close(
 
 
 def _dump(value: Canonical) -> str:
-    return json.dumps(canonical.to_json(value), ensure_ascii=False, separators=(",", ":"))
+    return json_text(canonical.to_json(value))
 
 
 def _load(text: str | None) -> Canonical:
@@ -221,15 +226,16 @@ def _load(text: str | None) -> Canonical:
 
 
 def _dump_fields(fields: Mapping[str, AgreedField]) -> str:
-    return json.dumps(
+    return json_text(
         {
-            name: [canonical.to_json(agreed.kommo), canonical.to_json(agreed.airtable),
-                   agreed.fingerprint]
+            name: [
+                canonical.to_json(agreed.kommo),
+                canonical.to_json(agreed.airtable),
+                agreed.fingerprint,
+            ]
             for name, agreed in fields.items()
-        },
-        ensure_ascii=False,
-        separators=(",", ":"),
-    )  # fmt: skip
+        }
+    )
 
 
 def _entry(row: Any) -> LedgerEntry:

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from kommo_airtable_sync.core.types import BULK, LIVE, Priority
 from kommo_airtable_sync.store.database import Connection, Database
@@ -27,6 +28,7 @@ from kommo_airtable_sync.store.database import Connection, Database
 WINDOW_SECONDS = 1.06
 # A bulk caller looks again after this long when live callers wait.
 BULK_YIELD_SECONDS = 0.05
+CREATION_LOCK = 0x6B61_6C6D  # any fixed number; PostgreSQL advisory lock
 
 _metadata = sa.MetaData()
 budgets = sa.Table(
@@ -62,7 +64,8 @@ class Grant:
 def next_grant(state: BudgetState, calls_per_second: int, lane: Priority, now: float) -> Grant:
     """Decide when the next call may start. Pure; the caller stores the returned state."""
     recent = state.grants[-calls_per_second:]
-    earliest = max(now, state.blocked_until)
+    # Never before a place already given away: the log stays in order.
+    earliest = max(now, state.blocked_until, *recent[-1:])
     if len(recent) == calls_per_second:
         earliest = max(earliest, recent[0] + WINDOW_SECONDS)
     if lane == BULK:
@@ -94,19 +97,7 @@ class SqlBudget:
         self.lane: Priority = lane
         self.calls = 0
         self._usual_seconds: float | None = None
-        with database.write() as connection:
-            _metadata.create_all(connection)
-            if _read(connection, account) is None:
-                connection.execute(
-                    sa.insert(budgets).values(
-                        account=account,
-                        grants="[]",
-                        blocked_until=0.0,
-                        live_until=0.0,
-                        calls=0,
-                        throttled=0,
-                    )
-                )
+        _prepare(database, account)
 
     @contextmanager
     def slot(self) -> Generator[None]:
@@ -131,12 +122,14 @@ class SqlBudget:
     def throttled(self, retry_after_seconds: float) -> None:
         """The API answered 429: nobody calls it for so long."""
         with self._database.write() as connection:
-            now = self._database.now(connection)
+            until = self._database.now(connection) + retry_after_seconds
             connection.execute(
                 sa.update(budgets)
                 .where(budgets.c.account == self._account)
                 .values(
-                    blocked_until=now + retry_after_seconds,
+                    blocked_until=sa.case(
+                        (budgets.c.blocked_until > until, budgets.c.blocked_until), else_=until
+                    ),
                     throttled=budgets.c.throttled + 1,
                 )
             )
@@ -155,20 +148,50 @@ class SqlBudget:
             asleep_at = clock.now().timestamp()
             if pause:
                 clock.sleep(pause)
-            if grant.granted:
+            # Whoever slept may have slept through a 429: the place is then void.
+            if grant.granted and not (pause and self._blocked()):
                 return grant.at, clock.now().timestamp() - asleep_at - pause
+
+    def _blocked(self) -> bool:
+        with self._database.read() as connection:
+            now = self._database.now(connection)
+            until = connection.scalar(
+                sa.select(budgets.c.blocked_until).where(budgets.c.account == self._account)
+            )
+        return until is not None and until > now
 
     def _correct(self, granted_at: float, late_by: float) -> None:
         with self._database.write() as connection:
             state = _read(connection, self._account)
             if state is None or granted_at not in state.grants:
                 return
-            moved = sorted(at + late_by if at == granted_at else at for at in state.grants)
+            moved = list(state.grants)
+            moved.remove(granted_at)
+            moved = sorted([*moved, granted_at + late_by])
             connection.execute(
                 sa.update(budgets)
                 .where(budgets.c.account == self._account)
                 .values(grants=json.dumps(moved))
             )
+
+
+def _prepare(database: Database, account: str) -> None:
+    """Create the table and the account's row; several processes may do so at once."""
+    insert = (sqlite.insert if database.is_sqlite else postgresql.insert)(budgets)
+    with database.write() as connection:
+        if not database.is_sqlite:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CREATION_LOCK)))
+        _metadata.create_all(connection)
+        connection.execute(
+            insert.values(
+                account=account,
+                grants="[]",
+                blocked_until=0.0,
+                live_until=0.0,
+                calls=0,
+                throttled=0,
+            ).on_conflict_do_nothing()
+        )
 
 
 def usage(database: Database) -> dict[str, tuple[int, int]]:

@@ -53,8 +53,15 @@ class Runners:
 
     # ------------------------------------------------------------------ heartbeats
 
-    def beat(self, run_id: str, lane: Priority, host: str, pid: int, state: RunnerState) -> None:
-        """Say that a run is alive, and in which state."""
+    def beat(
+        self, run_id: str, lane: Priority, host: str, pid: int, state: RunnerState
+    ) -> RunnerState:
+        """Say that a run is alive, and in which state.
+
+        Returns:
+            The state as recorded: ``retiring`` for a run that another one has replaced while it
+            was silent. It must not claim any more.
+        """
         with self._database.write() as connection:
             insert = (sqlite.insert if self._database.is_sqlite else postgresql.insert)(runners)
             values = {
@@ -64,11 +71,16 @@ class Runners:
                 "state": state,
                 "heartbeat_at": self._database.now(connection),
             }
-            connection.execute(
-                insert.values(run_id=run_id, **values).on_conflict_do_update(
-                    index_elements=[runners.c.run_id], set_=values
+            # Nobody comes back from retirement, least of all by a heartbeat thread's old news.
+            kept = sa.case((runners.c.state == "retiring", "retiring"), else_=state)
+            recorded: RunnerState = connection.execute(
+                insert.values(run_id=run_id, **values)
+                .on_conflict_do_update(
+                    index_elements=[runners.c.run_id], set_={**values, "state": kept}
                 )
-            )
+                .returning(runners.c.state)
+            ).scalar_one()
+        return recorded
 
     def leave(self, run_id: str) -> None:
         """The run's process has nothing more to do with the lane."""
@@ -86,20 +98,30 @@ class Runners:
         ]
 
     def become_runner(self, run_id: str, lane: Priority, stale_seconds: float) -> bool:
-        """Turn this run from standby into the lane's one runner, unless another one lives."""
+        """Turn this run from standby into the lane's one runner, unless another one lives.
+
+        A silent one is retired in the same transaction, in case it wakes up again.
+        """
         with self._database.write() as connection:
+            # The lane's rows are locked first: two standbys must not both find the place empty.
+            found = connection.execute(
+                sa.select(runners.c.run_id, runners.c.state, runners.c.heartbeat_at)
+                .where(runners.c.lane == lane)
+                .order_by(runners.c.run_id)
+                .with_for_update()
+            ).all()
             now = self._database.now(connection)
-            other = sa.exists(
-                sa.select(runners.c.run_id).where(
-                    runners.c.lane == lane,
-                    runners.c.run_id != run_id,
-                    runners.c.state == "running",
-                    runners.c.heartbeat_at > now - stale_seconds,
-                )
+            others = [row for row in found if row.run_id != run_id and row.state == "running"]
+            if any(row.heartbeat_at > now - stale_seconds for row in others):
+                return False
+            connection.execute(
+                sa.update(runners)
+                .where(runners.c.run_id.in_([row.run_id for row in others]))
+                .values(state="retiring")
             )
             changed = connection.execute(
                 sa.update(runners)
-                .where(runners.c.run_id == run_id, ~other)
+                .where(runners.c.run_id == run_id, runners.c.state != "retiring")
                 .values(state="running", heartbeat_at=now)
             ).rowcount
         return bool(changed)
@@ -139,7 +161,7 @@ class Runners:
     # ------------------------------------------------------------------ pauses
 
     def pause(self, side: Side, seconds: float, failures: int, reason: str, detail: str) -> None:
-        """Nobody claims for so long; the reason is shown to people."""
+        """Nobody claims for so long; the reason is shown to people. Never shortens a pause."""
         with self._database.write() as connection:
             now = self._database.now(connection)
             insert = (sqlite.insert if self._database.is_sqlite else postgresql.insert)(sides)
@@ -151,7 +173,9 @@ class Runners:
             }
             connection.execute(
                 insert.values(side=side, paused_since=now, **values).on_conflict_do_update(
-                    index_elements=[sides.c.side], set_=values
+                    index_elements=[sides.c.side],
+                    set_=values,
+                    where=sides.c.paused_until <= insert.excluded.paused_until,
                 )
             )
 

@@ -12,11 +12,14 @@ metadata = sa.MetaData()
 
 BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
+# Sorted by code point on both engines, as Python sorts: the one order in which rows are locked.
+Key = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 events = sa.Table(
     "events",
     metadata,
     sa.Column("id", BigId, primary_key=True, autoincrement=True),
-    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("key", Key, nullable=False),
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     # pending, claimed, done, dead, quarantined, ignored, dropped
@@ -39,13 +42,21 @@ events = sa.Table(
     sa.Index("ix_events_key_state", "key", "state"),
     sa.Index("ix_events_state_id", "state", "id"),
     sa.Index("ix_events_batch", "batch_id"),
+    # The latest settlements of a lane (latency), and those old enough to be pruned.
+    sa.Index(
+        "ix_events_settled",
+        "priority",
+        "settled_at",
+        sqlite_where=sa.text("settled_at IS NOT NULL"),
+        postgresql_where=sa.text("settled_at IS NOT NULL"),
+    ),
     sqlite_autoincrement=True,
 )
 
 due = sa.Table(
     "due",
     metadata,
-    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("key", Key, primary_key=True),
     sa.Column("due_at", sa.Double, nullable=False),
     sa.Column("priority", sa.Integer, nullable=False),
     sa.Column("lease_until", sa.Double),
@@ -77,6 +88,8 @@ ledger = sa.Table(
     sa.Column("fields", sa.Text, nullable=False),
     # From a GET of the whole lead, never from a PATCH answer (design 3.2).
     sa.Column("seen_updated_at", sa.Double),
+    # The batch that moved the row last: an older one, late with its answer, must not move it back.
+    sa.Column("batch_id", BigId, nullable=False, server_default="0"),
     sa.Column("updated_at", sa.Double, nullable=False),
     sa.Index("ix_ledger_record", "record_id"),
 )

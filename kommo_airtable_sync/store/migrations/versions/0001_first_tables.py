@@ -9,6 +9,7 @@ branch_labels = None
 depends_on = None
 
 BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+KEY = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
@@ -17,8 +18,8 @@ def upgrade() -> None:
         sa.Column("id", BIG_ID, autoincrement=True, nullable=False),
         sa.Column("run_id", sa.Text(), nullable=False),
         sa.Column("lane", sa.Integer(), nullable=False),
-        sa.Column("claimed_at", sa.Double(), nullable=False),
-        sa.Column("settled_at", sa.Double(), nullable=True),
+        sa.Column("claimed_at", sa.Double, nullable=False),
+        sa.Column("settled_at", sa.Double, nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sqlite_autoincrement=True,
     )
@@ -27,22 +28,22 @@ def upgrade() -> None:
         "counters",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("label", sa.Text(), nullable=False),
-        sa.Column("value", sa.Double(), nullable=False),
+        sa.Column("value", sa.Double, nullable=False),
         sa.PrimaryKeyConstraint("name", "label"),
     )
     op.create_table(
         "documents",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
-        sa.Column("stored_at", sa.Double(), nullable=False),
+        sa.Column("stored_at", sa.Double, nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(
         "due",
-        sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("due_at", sa.Double(), nullable=False),
+        sa.Column("key", KEY, nullable=False),
+        sa.Column("due_at", sa.Double, nullable=False),
         sa.Column("priority", sa.Integer(), nullable=False),
-        sa.Column("lease_until", sa.Double(), nullable=True),
+        sa.Column("lease_until", sa.Double, nullable=True),
         sa.Column("token", BIG_ID, nullable=True),
         sa.PrimaryKeyConstraint("key"),
     )
@@ -51,13 +52,13 @@ def upgrade() -> None:
     op.create_table(
         "events",
         sa.Column("id", BIG_ID, autoincrement=True, nullable=False),
-        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("key", KEY, nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("priority", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("occurred_at", sa.Double(), nullable=True),
-        sa.Column("received_at", sa.Double(), nullable=False),
+        sa.Column("occurred_at", sa.Double, nullable=True),
+        sa.Column("received_at", sa.Double, nullable=False),
         sa.Column("always_read", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("payload", sa.Text(), nullable=True),
         sa.Column("directive", sa.Text(), nullable=True),
@@ -67,13 +68,21 @@ def upgrade() -> None:
         sa.Column("run_id", sa.Text(), nullable=True),
         sa.Column("outcome", sa.Text(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
-        sa.Column("settled_at", sa.Double(), nullable=True),
+        sa.Column("settled_at", sa.Double, nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("dedupe_key"),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_events_batch", "events", ["batch_id"], unique=False)
     op.create_index("ix_events_key_state", "events", ["key", "state"], unique=False)
+    op.create_index(
+        "ix_events_settled",
+        "events",
+        ["priority", "settled_at"],
+        unique=False,
+        sqlite_where=sa.text("settled_at IS NOT NULL"),
+        postgresql_where=sa.text("settled_at IS NOT NULL"),
+    )
     op.create_index("ix_events_state_id", "events", ["state", "id"], unique=False)
     op.create_table(
         "journal",
@@ -91,8 +100,8 @@ def upgrade() -> None:
         sa.Column("after", sa.Text(), nullable=True),
         sa.Column("rule", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.Column("closed_at", sa.Double(), nullable=True),
+        sa.Column("created_at", sa.Double, nullable=False),
+        sa.Column("closed_at", sa.Double, nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("ix_journal_batch", "journal", ["batch_id"], unique=False)
@@ -111,8 +120,9 @@ def upgrade() -> None:
         sa.Column("lead_id", BIG_ID, autoincrement=False, nullable=False),
         sa.Column("record_id", sa.Text(), nullable=True),
         sa.Column("fields", sa.Text(), nullable=False),
-        sa.Column("seen_updated_at", sa.Double(), nullable=True),
-        sa.Column("updated_at", sa.Double(), nullable=False),
+        sa.Column("seen_updated_at", sa.Double, nullable=True),
+        sa.Column("batch_id", BIG_ID, server_default="0", nullable=False),
+        sa.Column("updated_at", sa.Double, nullable=False),
         sa.PrimaryKeyConstraint("lead_id"),
     )
     op.create_index("ix_ledger_record", "ledger", ["record_id"], unique=False)
@@ -120,7 +130,7 @@ def upgrade() -> None:
         "nudges",
         sa.Column("id", BIG_ID, autoincrement=True, nullable=False),
         sa.Column("lane", sa.Integer(), nullable=False),
-        sa.Column("requested_at", sa.Double(), nullable=False),
+        sa.Column("requested_at", sa.Double, nullable=False),
         sa.Column("run_id", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sqlite_autoincrement=True,
@@ -132,14 +142,14 @@ def upgrade() -> None:
         sa.Column("host", sa.Text(), nullable=False),
         sa.Column("pid", sa.Integer(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("heartbeat_at", sa.Double(), nullable=False),
+        sa.Column("heartbeat_at", sa.Double, nullable=False),
         sa.PrimaryKeyConstraint("run_id"),
     )
     op.create_table(
         "sides",
         sa.Column("side", sa.Text(), nullable=False),
-        sa.Column("paused_until", sa.Double(), nullable=False),
-        sa.Column("paused_since", sa.Double(), nullable=False),
+        sa.Column("paused_until", sa.Double, nullable=False),
+        sa.Column("paused_since", sa.Double, nullable=False),
         sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("detail", sa.Text(), nullable=False),
@@ -148,7 +158,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-
     op.drop_table("sides")
     op.drop_table("runners")
     op.drop_table("nudges")
@@ -165,6 +174,12 @@ def downgrade() -> None:
     op.drop_index("ix_journal_batch", table_name="journal")
     op.drop_table("journal")
     op.drop_index("ix_events_state_id", table_name="events")
+    op.drop_index(
+        "ix_events_settled",
+        table_name="events",
+        sqlite_where=sa.text("settled_at IS NOT NULL"),
+        postgresql_where=sa.text("settled_at IS NOT NULL"),
+    )
     op.drop_index("ix_events_key_state", table_name="events")
     op.drop_index("ix_events_batch", table_name="events")
     op.drop_table("events")

@@ -33,7 +33,11 @@ class Problems:
             ConfigurationError: naming every problem.
         """
         if self.found:
-            raise configuration_error(self.source, self.found)
+            raise self.error()
+
+    def error(self) -> ConfigurationError:
+        """The error that names every problem."""
+        return configuration_error(self.source, self.found)
 
 
 def configuration_error(source: str, found: list[str]) -> ConfigurationError:

@@ -1,0 +1,210 @@
+"""Airtable cells: what each field type can hold, and canonical value <-> cell (reference 3).
+
+A mapped field is compared in the terms of its Airtable type: a Kommo date_time mapped to a date is
+a day on both sides, a percent is what people read (12.5, not 0.125).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, datetime, time, timezone
+from decimal import Decimal
+from typing import cast
+from zoneinfo import ZoneInfo
+
+from kommo_airtable_sync.core.canonical import normalise, parse_instant, plain, to_json
+from kommo_airtable_sync.core.schemas import AirtableField
+from kommo_airtable_sync.core.sources import Kind, UnfitError
+from kommo_airtable_sync.core.types import Canonical, Json
+
+CELL_KINDS: dict[str, Kind] = {
+    "singleLineText": "text",
+    "multilineText": "text",
+    # Airtable rewrites Markdown as it likes; the ledger's own column for each side absorbs that.
+    "richText": "text",
+    "email": "text",
+    "url": "text",
+    "phoneNumber": "text",
+    "number": "number",
+    "currency": "number",
+    "percent": "number",
+    "rating": "number",
+    "duration": "number",
+    "date": "date",
+    "dateTime": "instant",
+    "checkbox": "flag",
+    "singleSelect": "option",
+    "multipleSelects": "set",
+}
+"""Airtable types that can be written, and what they hold."""
+
+COMPUTED = frozenset({
+    "aiText", "autoNumber", "button", "count", "createdBy", "createdTime", "externalSyncSource",
+    "formula", "lastModifiedBy", "lastModifiedTime", "multipleLookupValues", "rollup",
+})  # fmt: skip
+"""Airtable types that Airtable fills (reference 3, read-only)."""
+
+INTEGER_MAX = 2**53
+"""Above it a JSON number, a double, no longer tells neighbouring integers apart."""
+
+Converter = Callable[[Canonical, ZoneInfo], Canonical]
+
+
+def _day(value: Canonical, zone: ZoneInfo) -> Canonical:
+    return cast("datetime", value).astimezone(zone).date()
+
+
+def _midnight(value: Canonical, zone: ZoneInfo) -> Canonical:
+    return normalise(datetime.combine(cast("date", value), time(), tzinfo=zone))
+
+
+def _joined(value: Canonical, _: ZoneInfo) -> Canonical:
+    return ", ".join(sorted(cast("frozenset[str]", value)))
+
+
+def _written_out(value: Canonical, _: ZoneInfo) -> Canonical:
+    return next(iter(to_json(value).values()))
+
+
+def _one_element(value: Canonical, _: ZoneInfo) -> Canonical:
+    return frozenset({str(value)})
+
+
+def _trimmed(value: Canonical, _: ZoneInfo) -> Canonical:
+    return str(value).strip()
+
+
+def _as_is(value: Canonical, _: ZoneInfo) -> Canonical:
+    return value
+
+
+CONVERTERS: dict[tuple[Kind, Kind], Converter] = {
+    ("text", "text"): _as_is,
+    ("text", "option"): _trimmed,
+    ("option", "text"): _as_is,
+    ("option", "option"): _as_is,
+    ("option", "set"): _one_element,
+    ("number", "number"): _as_is,
+    ("number", "text"): _written_out,
+    ("flag", "flag"): _as_is,
+    ("date", "date"): _as_is,
+    ("date", "instant"): _midnight,
+    ("date", "text"): _written_out,
+    ("instant", "instant"): _as_is,
+    ("instant", "date"): _day,
+    ("instant", "text"): _written_out,
+    ("set", "set"): _as_is,
+    ("set", "text"): _joined,
+}
+"""(Kommo's kind, Airtable's kind) -> how; a pair that is absent makes no sense."""
+
+
+def targets_of(kind: Kind) -> list[str]:
+    """The Airtable types that can hold values of a kind."""
+    return [name for name, held in CELL_KINDS.items() if (kind, held) in CONVERTERS]
+
+
+def fit(value: Canonical, kind: Kind, field: AirtableField, zone: ZoneInfo) -> Canonical:
+    """A Kommo value in the terms of its Airtable field, as it will read back.
+
+    Args:
+        value: of `kind`, or None.
+        kind: what the Kommo source yields.
+        field: the target.
+        zone: the Kommo account's, in which instants become days.
+
+    Raises:
+        UnfitError: if the field cannot hold it.
+    """
+    if value is not None:
+        value = normalise(CONVERTERS[kind, CELL_KINDS[field.type]](value, zone))
+    if field.type == "checkbox":
+        return bool(value)  # an unticked box is absent
+    if field.type == "richText" and isinstance(value, str):
+        return normalise(value.rstrip("\n"))
+    return _fit_number(value, field) if isinstance(value, Decimal) else value
+
+
+def _fit_number(value: Decimal, field: AirtableField) -> Canonical:
+    if field.type == "rating":
+        if value == 0:
+            return None  # Airtable refuses 0; empty is its "no rating"
+        if value != value.to_integral_value() or not 0 < value <= (field.max or 10):
+            message = f"{plain(value)} is not a whole rating from 1 to {field.max or 10}"
+            raise UnfitError(message)
+    if abs(value) > INTEGER_MAX:
+        message = (
+            f"{plain(value)} has more digits than an Airtable number holds exactly; "
+            "map it to a text field"
+        )
+        raise UnfitError(message)
+    if field.type == "percent":
+        return shift(as_double(shift(value, -2)), 2)
+    return as_double(value)
+
+
+def as_double(value: Decimal) -> Decimal:
+    """The nearest number that survives JSON, by its shortest spelling: what is read back."""
+    return Decimal(plain(Decimal(repr(float(value)))))
+
+
+def shift(value: Decimal, places: int) -> Decimal:
+    """Move the decimal point, exactly (``scaleb`` would round to the context's precision)."""
+    sign, digits, exponent = value.as_tuple()
+    return Decimal(plain(Decimal((sign, digits, cast("int", exponent) + places))))
+
+
+def to_cell(value: Canonical, field: AirtableField) -> Json:
+    """The cell to send for a value that `fit` has passed; None clears it."""
+    if isinstance(value, Decimal):
+        sent = shift(value, -2) if field.type == "percent" else value
+        return int(sent) if sent == sent.to_integral_value() else float(sent)
+    if isinstance(value, datetime):
+        return value.astimezone(timezone.utc).isoformat(timespec="milliseconds")[:-6] + "Z"
+    if isinstance(value, date):
+        return value.isoformat()
+    # A select takes the exact name of its option, stray blanks included.
+    exact = {choice.strip(): choice for choice in field.choices}
+    if isinstance(value, frozenset):
+        return sorted(exact.get(name, name) for name in value)
+    return exact.get(value, value) if isinstance(value, str) else value
+
+
+def from_cell(cell: Json, field: AirtableField) -> Canonical:
+    """The value of a cell as the API gives it, None if it is absent.
+
+    Raises:
+        UnfitError: if the cell is not of its field's type, as after a change of type.
+    """
+    kind = CELL_KINDS[field.type]
+    if kind == "flag":
+        return bool(cell)
+    if cell is None:
+        return None
+    try:
+        return _read(cell, kind, field)
+    except (TypeError, ValueError) as error:
+        message = f"{cell!r} is not a value of an Airtable {field.type} field"
+        raise UnfitError(message) from error
+
+
+def _read(cell: Json, kind: Kind, field: AirtableField) -> Canonical:
+    if kind == "set" and isinstance(cell, list):
+        return normalise(frozenset(str(name).strip() for name in cast("list[object]", cell)))
+    if kind == "number" and isinstance(cell, (int, float)) and not isinstance(cell, bool):
+        value = Decimal(plain(Decimal(repr(cell))))
+        return shift(value, 2) if field.type == "percent" else value
+    if not isinstance(cell, str):
+        raise TypeError
+    match kind:
+        case "date":
+            return date.fromisoformat(cell)
+        case "instant":
+            return parse_instant(cell)
+        case "option":
+            return normalise(cell.strip())
+        case "text":
+            # A cleared rich text reads "\n", a filled one ends in it (reference 3).
+            return normalise(cell.rstrip("\n") if field.type == "richText" else cell)
+        case _:
+            raise TypeError

@@ -1,0 +1,299 @@
+"""The three-way merge of one field against what both sides last agreed on (design 3.2).
+
+Each side is compared with its own column of the ledger, so that a value which Kommo or Airtable
+keeps rounded never looks like an edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum
+from typing import Final, Literal
+
+from kommo_airtable_sync.core.canonical import is_blank, normalise, same
+from kommo_airtable_sync.core.config import OnConflict, Owner
+from kommo_airtable_sync.core.errors import Side
+from kommo_airtable_sync.core.mapping import Mapping
+from kommo_airtable_sync.core.types import Canonical
+
+Agreed = tuple[Canonical, Canonical]
+"""What was observed when both sides agreed: (Kommo's value, Airtable's value)."""
+
+Times = tuple[datetime | None, datetime | None]
+"""The latest human change in (Kommo, Airtable)."""
+
+TIE_SECONDS = 2.0
+"""Edits closer than this have no order: Kommo's times are whole seconds."""
+
+
+class Absent(Enum):
+    """Why there is no Airtable value to merge."""
+
+    UNREAD = "unread"
+    MISSING = "missing"
+
+
+UNREAD: Final = Absent.UNREAD
+"""The record was not read, since all its fields are Kommo's."""
+MISSING: Final = Absent.MISSING
+"""There is no record: it is about to be created."""
+
+Rule = Literal[
+    "in_step",  # equal on both sides
+    "unchanged",  # as at the last agreement, on each side by its own column
+    "kommo_changed",
+    "airtable_changed",
+    "kommo_owns",  # Airtable's edit is taken back, or both edited
+    "airtable_owns",  # the mirror image
+    "set_merged",
+    "conflict_kommo",
+    "conflict_airtable",
+    "conflict_newest",
+    "conflict_tie",  # unknown or too close times: Kommo's value
+    "conflict_held",
+    "first_meeting",
+    "first_meeting_kept",  # Kommo is blank and owns: Airtable's value stays
+    "created",
+    "recreated",
+    "intent_open",  # unread, and an earlier write may or may not have arrived
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do about one field.
+
+    Args:
+        write_airtable: send `airtable_value`; then, once acknowledged, the ledger moves.
+        write_kommo: send `kommo_value`.
+        agree: nothing to send; what was read on both sides is the new base (if it was read).
+        held: nothing to send and nothing agreed: a person decides.
+        rule: why, for the journal.
+    """
+
+    rule: Rule
+    write_airtable: bool = False
+    airtable_value: Canonical = None
+    write_kommo: bool = False
+    kommo_value: Canonical = None
+    agree: bool = False
+    held: bool = False
+
+
+def needs_record(mapping: Mapping) -> bool:
+    """Whether the merge needs Airtable's values: not while Kommo owns every field.
+
+    Then Kommo's side of the ledger says what Airtable has; at the first meeting Kommo's values are
+    written and its blanks are not, whatever the record holds.
+    """
+    return any(field.owner != "kommo" for field in mapping.fields)
+
+
+def merge_field(
+    *,
+    owner: Owner,
+    on_conflict: OnConflict,
+    kommo: Canonical,
+    airtable: Canonical | Absent,
+    bases: Sequence[Agreed] = (),
+    intents: Sequence[Agreed] = (),
+    intents_to: Side = "airtable",
+    kommo_at: datetime | None = None,
+    airtable_at: datetime | None = None,
+) -> Decision:
+    """Merge one field.
+
+    Args:
+        owner: of the field mapping.
+        on_conflict: of the field mapping.
+        kommo: as read, in the terms of the Airtable field.
+        airtable: as read, or `UNREAD` (only if Kommo owns the field), or `MISSING`.
+        bases: the ledger's pair for this mapping and record; empty at a first meeting.
+        intents: the pairs that open intents were to bring about, oldest first. One counts as
+            agreed only if the side it was sent to shows its value: else it did not arrive, and
+            then that side's old value is no person's edit.
+        intents_to: the side that they were sent to.
+        kommo_at: the latest human change in Kommo, aware UTC, for ``newest``.
+        airtable_at: the same in Airtable.
+
+    Raises:
+        ValueError: if the record was not read although Airtable has a say.
+    """
+    if airtable is UNREAD:
+        return _unread(owner, kommo, bases, intents)
+    if airtable is MISSING:
+        return _create(owner, kommo, bases)
+    if same(kommo, airtable):
+        return Decision("in_step", agree=True)
+    times = (kommo_at, airtable_at)
+    base = _base(kommo, airtable, bases, intents, intents_to)
+    if base is None:
+        return _first_meeting(owner, on_conflict, kommo, airtable, times)
+    return _against(base, owner, on_conflict, kommo, airtable, times)
+
+
+def _base(
+    kommo: Canonical,
+    airtable: Canonical,
+    bases: Sequence[Agreed],
+    intents: Sequence[Agreed],
+    intents_to: Side,
+) -> Agreed | None:
+    """The agreement to compare with: the latest one that still shows, else the ledger's."""
+    latest_first = [*reversed(intents), *reversed(bases)]
+    for pair in latest_first:
+        if same(kommo, pair[0]) and same(airtable, pair[1]):
+            return pair
+    for pair in latest_first:
+        if same(*((kommo, pair[0]) if intents_to == "kommo" else (airtable, pair[1]))):
+            return pair
+    return bases[0] if bases else None
+
+
+def _against(
+    base: Agreed,
+    owner: Owner,
+    on_conflict: OnConflict,
+    kommo: Canonical,
+    airtable: Canonical,
+    times: Times,
+) -> Decision:
+    """The table of design 3.2, for two values that differ."""
+    kommo_same, airtable_same = same(kommo, base[0]), same(airtable, base[1])
+    if kommo_same and airtable_same:
+        return Decision("unchanged", agree=True)
+    if owner == "both":
+        return _both(base, on_conflict, kommo, airtable, times)
+    if owner == "kommo":
+        return _to_airtable(kommo, "kommo_changed" if airtable_same else "kommo_owns")
+    return _to_kommo(airtable, "airtable_changed" if kommo_same else "airtable_owns")
+
+
+def _both(
+    base: Agreed, on_conflict: OnConflict, kommo: Canonical, airtable: Canonical, times: Times
+) -> Decision:
+    kommo_same, airtable_same = same(kommo, base[0]), same(airtable, base[1])
+    if isinstance(kommo, frozenset) or isinstance(airtable, frozenset):
+        return _merge_sets(_set(kommo), _set(airtable), _set(base[0]), _set(base[1]))
+    if not kommo_same and not airtable_same:
+        return _conflict(on_conflict, kommo, airtable, times)
+    if airtable_same:
+        return _to_airtable(kommo, "kommo_changed")
+    return _to_kommo(airtable, "airtable_changed")
+
+
+def _merge_sets(
+    kommo: frozenset[str],
+    airtable: frozenset[str],
+    base_kommo: frozenset[str],
+    base_airtable: frozenset[str],
+) -> Decision:
+    """Each side gets what the other added and loses what the other removed."""
+    to_kommo = (kommo | (airtable - base_airtable)) - (base_airtable - airtable)
+    to_airtable = (airtable | (kommo - base_kommo)) - (base_kommo - kommo)
+    return Decision(
+        "set_merged",
+        write_airtable=to_airtable != airtable,
+        airtable_value=normalise(to_airtable),
+        write_kommo=to_kommo != kommo,
+        kommo_value=normalise(to_kommo),
+        agree=to_airtable == airtable and to_kommo == kommo,
+    )
+
+
+def _first_meeting(
+    owner: Owner, on_conflict: OnConflict, kommo: Canonical, airtable: Canonical, times: Times
+) -> Decision:
+    """A blank never overwrites a value; of two values the owner's wins.
+
+    A side that owns the field alone is not written to by the other, but for one case: a blank
+    Airtable cell starts with Kommo's value whoever owns it, as in a record that we create.
+    """
+    if is_blank(airtable):
+        return _to_airtable(kommo, "first_meeting")
+    if is_blank(kommo):
+        if owner == "kommo":
+            return Decision("first_meeting_kept", agree=True)
+        return _to_kommo(airtable, "first_meeting")
+    if owner == "both":
+        decision = _conflict(on_conflict, kommo, airtable, times)
+        return decision if decision.held else replace(decision, rule="first_meeting")
+    if owner == "kommo":
+        return _to_airtable(kommo, "first_meeting")
+    return _to_kommo(airtable, "first_meeting")
+
+
+def _conflict(
+    on_conflict: OnConflict, kommo: Canonical, airtable: Canonical, times: Times
+) -> Decision:
+    match on_conflict:
+        case "kommo":
+            return _to_airtable(kommo, "conflict_kommo")
+        case "airtable":
+            return _to_kommo(airtable, "conflict_airtable")
+        case "hold":
+            return Decision("conflict_held", held=True)
+        case "newest":
+            return _newest(kommo, airtable, times)
+
+
+def _newest(kommo: Canonical, airtable: Canonical, times: Times) -> Decision:
+    kommo_at, airtable_at = times
+    if kommo_at is None or airtable_at is None:
+        return _to_airtable(kommo, "conflict_tie")
+    lead_seconds = (kommo_at - airtable_at).total_seconds()
+    if abs(lead_seconds) < TIE_SECONDS:
+        return _to_airtable(kommo, "conflict_tie")
+    if lead_seconds > 0:
+        return _to_airtable(kommo, "conflict_newest")
+    return _to_kommo(airtable, "conflict_newest")
+
+
+def _unread(
+    owner: Owner, kommo: Canonical, bases: Sequence[Agreed], intents: Sequence[Agreed]
+) -> Decision:
+    """Airtable as the ledger has it, and where an open intent leaves doubt, Kommo's value again."""
+    if owner != "kommo":
+        message = f"a field owned by {owner} cannot be merged without its record"
+        raise ValueError(message)
+    if not bases and not intents:
+        if is_blank(kommo):
+            return Decision("first_meeting_kept", agree=True)
+        return _to_airtable(kommo, "first_meeting")
+    if bases and not same(kommo, bases[0][0]):
+        return _to_airtable(kommo, "kommo_changed")
+    if bases and all(same(kommo, pair[0]) for pair in (*bases, *intents)):
+        return Decision("unchanged", agree=True)
+    return _to_airtable(kommo, "intent_open")
+
+
+def _create(owner: Owner, kommo: Canonical, bases: Sequence[Agreed]) -> Decision:
+    """A new record starts with Kommo's values, or the ledger's if it was Airtable's to decide."""
+    if owner == "airtable" and bases:
+        kept = bases[0][1]
+        taken_back = not same(kommo, bases[0][0])
+        return Decision(
+            "recreated",
+            write_airtable=not is_blank(kept),
+            airtable_value=kept,
+            write_kommo=taken_back,
+            kommo_value=kept,
+            agree=is_blank(kept) and not taken_back,
+        )
+    if is_blank(kommo):
+        return Decision("recreated" if bases else "created", agree=True)
+    return _to_airtable(kommo, "recreated" if bases else "created")
+
+
+def _to_airtable(value: Canonical, rule: Rule) -> Decision:
+    return Decision(rule, write_airtable=True, airtable_value=value)
+
+
+def _to_kommo(value: Canonical, rule: Rule) -> Decision:
+    return Decision(rule, write_kommo=True, kommo_value=value)
+
+
+def _set(value: Canonical) -> frozenset[str]:
+    return value if isinstance(value, frozenset) else frozenset[str]()

@@ -1,0 +1,184 @@
+"""POST and PATCH /leads: reference 3.4 to 3.6."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kommo_airtable_sync.sandbox.kommo.seed import ENTERPRISE_ID, SALES_ID
+from tests.sandbox.kommo.conftest import Caller
+
+
+def error(reply) -> tuple[str, str, str]:
+    assert reply.status == 400, reply.body
+    item = reply.json["validation-errors"][0]
+    assert reply.json["detail"] == "Request validation failed"
+    return item["request_id"], item["errors"][0]["code"], item["errors"][0]["path"]
+
+
+def test_post_answers_ids_and_request_ids(call: Caller):
+    reply = call("POST", "leads", [{"name": "a", "request_id": "mine"}, {"name": "b"}])
+    assert [each["request_id"] for each in reply.rows()] == ["mine", "1"]
+    assert reply.headers["content-type"] == "application/hal+json"
+
+
+def test_batch_patch_is_wrapped_and_single_patch_bare(call: Caller):
+    lead_id = call.lead(name="a")
+    batch = call("PATCH", "leads", [{"id": lead_id, "price": 1}])
+    assert batch.rows()[0].items() >= {"id": lead_id, "updated_at": 1772452800}.items()
+    single = call("PATCH", f"leads/{lead_id}", {"price": 2}).json
+    assert (single["id"], single["updated_at"]) == (lead_id, 1772452800)
+    call.model.settings.single_patch_answer = "wrapped"
+    assert call("PATCH", f"leads/{lead_id}", {"price": 3}).rows()[0]["id"] == lead_id
+
+
+def test_only_what_is_sent_changes(call: Caller):
+    lead_id = call.lead(name="a", price=5, tags_to_add=[{"name": "t"}])
+    call("PATCH", f"leads/{lead_id}", {"price": 6})
+    lead = call("GET", f"leads/{lead_id}").json
+    assert (lead["name"], lead["price"]) == ("a", 6)
+    assert [tag["name"] for tag in lead["_embedded"]["tags"]] == ["t"]
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"nonsense"])
+def test_an_empty_body_is_400(call: Caller, body: bytes):
+    assert call("POST", "leads", body).json["detail"] == "Request data can not be empty"
+
+
+def test_the_wrong_kind_of_body_is_400(call: Caller):
+    lead_id = call.lead(name="a")
+    assert error(call("POST", "leads", {"name": "b"}))[1] == "InvalidType"
+    assert error(call("PATCH", f"leads/{lead_id}", [{"price": 1}]))[1] == "InvalidType"
+    assert error(call("PATCH", "leads", {"id": lead_id, "price": 1}))[1] == "InvalidType"
+    assert call("GET", f"leads/{lead_id}").json["price"] == 0
+
+
+def test_more_than_250_items_is_422(call: Caller):
+    assert call("POST", "leads", [{"name": "x"}] * 251).status == 422
+    assert call("POST", "leads", [{"name": "x"}] * 250).status == 200
+
+
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"colour": 1}, "FieldNotExpected", "colour"),
+    ({"price": "5"}, "InvalidType", "price"),
+    ({"price": True}, "InvalidType", "price"),
+    ({"price": 10.5}, "InvalidType", "price"),
+    ({"name": None}, "InvalidType", "name"),
+    ({"pipeline_id": 1}, "NotSupportedChoice", "pipeline_id"),
+    ({"status_id": 1}, "NotSupportedChoice", "status_id"),
+    ({"pipeline_id": SALES_ID, "status_id": ENTERPRISE_ID * 10 + 1}, "NotSupportedChoice", "status_id"),
+    ({"created_by": 11087004}, "NotSupportedChoice", "created_by"),
+    ({"updated_by": 5}, "NotSupportedChoice", "updated_by"),
+    ({"responsible_user_id": 0}, "NotSupportedChoice", "responsible_user_id"),
+    ({"loss_reason_id": 5}, "NotSupportedChoice", "loss_reason_id"),
+    ({"custom_fields_values": 5}, "InvalidType", "custom_fields_values"),
+    ({"custom_fields_values": [{"field_id": 5, "values": []}]}, "NotSupportedChoice", "custom_fields_values.0.field_id"),
+    ({"custom_fields_values": [{"field_id": 1100001}]}, "FieldMissing", "custom_fields_values.0.values"),
+    ({"tags_to_add": 5}, "InvalidType", "tags_to_add"),
+    ({"_embedded": {"tags": [{"name": "t", "request_id": "0"}]}}, "FieldNotExpected", "_embedded.tags.0.request_id"),
+    ({"_embedded": {"contacts": [{"id": 5}]}}, "NotSupportedChoice", "_embedded.contacts.0.id"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("item", "code", "path"), REFUSED)
+def test_a_bad_item_refuses_the_whole_batch(
+    call: Caller, item: dict[str, Any], code: str, path: str
+):
+    good, bad = call.lead(name="good"), call.lead(name="bad")
+    reply = call("PATCH", "leads", [{"id": good, "price": 9}, {"id": bad, **item}])
+    assert error(reply) == ("1", code, path)
+    assert call("GET", f"leads/{good}").json["price"] == 0
+
+
+def test_a_lead_that_is_gone_refuses_the_batch_or_is_left_out(call: Caller):
+    lead_id = call.lead(name="a")
+    body = [{"id": 5, "price": 1}, {"id": lead_id, "price": 1}]
+    assert error(call("PATCH", "leads", body)) == ("0", "NotSupportedChoice", "id")
+    call.model.settings.patch_missing = "skip"
+    assert [each["id"] for each in call("PATCH", "leads", body).rows()] == [lead_id]
+    assert call("PATCH", "leads/5", {"price": 1}).status == 404
+
+
+@pytest.mark.parametrize(("mode", "kept"), [("truncate", 10), ("keep", 10.5)])
+def test_decimal_prices_by_switch(call: Caller, mode: str, kept: float):
+    call.model.settings.decimal_price = mode
+    lead = call("GET", f"leads/{call.lead(price=10.5)}").json
+    assert lead.get("price_with_minor_units", lead["price"]) == kept
+
+
+def test_a_pipeline_alone_means_its_first_stage(call: Caller):
+    lead_id = call.lead(name="a")
+    call("PATCH", f"leads/{lead_id}", {"pipeline_id": ENTERPRISE_ID})
+    lead = call("GET", f"leads/{lead_id}").json
+    assert (lead["pipeline_id"], lead["status_id"]) == (ENTERPRISE_ID, ENTERPRISE_ID * 10 + 1)
+
+
+def test_closing_stamps_closed_at_and_reopening_clears_it(call: Caller):
+    lead_id = call.lead(name="a")
+    call("PATCH", f"leads/{lead_id}", {"status_id": 143, "loss_reason_id": 19001})
+    lead = call("GET", f"leads/{lead_id}").json
+    assert (lead["closed_at"], lead["loss_reason_id"]) == (1772452800, 19001)
+    call("PATCH", f"leads/{lead_id}", {"status_id": SALES_ID * 10 + 2})
+    lead = call("GET", f"leads/{lead_id}").json
+    assert (lead["closed_at"], lead["loss_reason_id"]) == (None, None)
+
+
+def test_updated_by_is_the_token_user_or_as_sent_and_0_is_the_robot(call: Caller):
+    lead_id = call.lead(name="a")
+    for sent, kept in ((0, 0), (11087002, 11087002)):
+        call("PATCH", f"leads/{lead_id}", {"price": kept % 7 + 1, "updated_by": sent})
+        assert call("GET", f"leads/{lead_id}").json["updated_by"] == kept
+    call("PATCH", f"leads/{lead_id}", {"price": 99})
+    assert call("GET", f"leads/{lead_id}").json["updated_by"] == 11087001
+    call("PATCH", f"leads/{lead_id}", {"price": 98}, **{"X-Context-User-ID": "11087003"})
+    assert call("GET", f"leads/{lead_id}").json["updated_by"] == 11087003
+
+
+def test_several_writes_share_one_second(call: Caller):
+    lead_id = call.lead(name="a")
+    stamps = set()
+    for price in range(1, 4):
+        call.clock.sleep(0.2)
+        stamps.add(call("PATCH", f"leads/{lead_id}", {"price": price}).json["updated_at"])
+    assert stamps == {1772452800}
+
+
+def test_a_write_that_changes_nothing_touches_nothing_unless_switched(call: Caller):
+    lead_id = call.lead(name="a", price=1)
+    call.clock.sleep(5)
+    assert call("PATCH", f"leads/{lead_id}", {"price": 1}).json["updated_at"] == 1772452800
+    call.model.settings.noop_touches = True
+    assert call("PATCH", f"leads/{lead_id}", {"price": 1}).json["updated_at"] == 1772452805
+
+
+def tags(call: Caller, lead_id: int) -> list[str]:
+    return [each["name"] for each in call("GET", f"leads/{lead_id}").json["_embedded"]["tags"]]
+
+
+def test_tags_add_delete_replace_and_clear(call: Caller):
+    lead_id = call.lead(tags_to_add=[{"name": "a"}, {"name": "b"}])
+    known = call("GET", f"leads/{lead_id}").json["_embedded"]["tags"][0]["id"]
+    steps = [
+        ({"tags_to_add": [{"name": "c"}, {"name": "a"}]}, ["a", "b", "c"]),
+        ({"tags_to_delete": [{"name": "b"}]}, ["a", "c"]),
+        ({"tags_to_delete": [{"id": known}]}, ["c"]),
+        ({"_embedded": {"tags": [{"id": known}, {"name": "x"}]}, "tags_to_add": [{"name": "y"}]}, ["a", "x"]),
+        ({"price": 1}, ["a", "x"]),
+        ({"_embedded": {"tags": None}}, []),
+    ]  # fmt: skip
+    for body, expected in steps:
+        assert call("PATCH", f"leads/{lead_id}", body).status == 200
+        assert tags(call, lead_id) == expected
+
+
+def test_whether_tags_alone_move_updated_at_is_a_switch(call: Caller):
+    lead_id = call.lead(name="a")
+    call.clock.sleep(5)
+    call.model.settings.tags_touch = False
+    call("PATCH", f"leads/{lead_id}", {"tags_to_add": [{"name": "t"}]})
+    assert call("GET", f"leads/{lead_id}").json["updated_at"] == 1772452800
+    assert tags(call, lead_id) == ["t"]
+    call.model.settings.tags_touch = True
+    call("PATCH", f"leads/{lead_id}", {"tags_to_add": [{"name": "u"}]})
+    assert call("GET", f"leads/{lead_id}").json["updated_at"] == 1772452805

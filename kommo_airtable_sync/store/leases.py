@@ -18,6 +18,8 @@ from kommo_airtable_sync.store.database import Connection, Database
 from kommo_airtable_sync.store.schema import due, events, sides
 
 UNSETTLED = ("pending", "claimed")
+# A statement takes a limited number of parameters (32,766 on SQLite).
+KEYS_PER_STATEMENT = 500
 
 
 def unleased(now: float) -> sa.ColumnElement[bool]:
@@ -103,7 +105,9 @@ def forget_idle(connection: Connection, keys: Sequence[str], now: float) -> None
     busy = sa.exists(
         sa.select(events.c.id).where(events.c.key == due.c.key, events.c.state.in_(UNSETTLED))
     )
-    connection.execute(sa.delete(due).where(due.c.key.in_(keys), unleased(now), ~busy))
+    for start in range(0, len(keys), KEYS_PER_STATEMENT):
+        some = keys[start : start + KEYS_PER_STATEMENT]
+        connection.execute(sa.delete(due).where(due.c.key.in_(some), unleased(now), ~busy))
 
 
 def _least(ours: sa.ColumnElement[Any], theirs: sa.ColumnElement[Any]) -> sa.Case[Any]:

@@ -1,0 +1,243 @@
+"""What people ask the inbox: how it stands, which events it holds, try again, drop.
+
+Counts look only at what is open: done events are many, and the counters know them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from math import ceil
+from typing import Any, Literal, TypedDict
+
+import sqlalchemy as sa
+
+from kommo_airtable_sync.core.types import LIVE, Priority, lead_key
+from kommo_airtable_sync.store import counters, leases
+from kommo_airtable_sync.store.database import Database, instant
+from kommo_airtable_sync.store.schema import due, events
+
+ListedState = Literal[
+    "pending", "claimed", "retrying", "done", "dead", "quarantined", "ignored", "dropped", "all"
+]
+OPEN_STATES = ("pending", "claimed", "dead", "quarantined")
+DROPPABLE_STATES = ("pending", "dead", "quarantined")
+
+
+class InboxCounts(TypedDict):
+    """Events by what they wait for; each is counted once (``retrying`` is not ``pending``)."""
+
+    pending: int
+    claimed: int
+    retrying: int
+    dead: int
+    quarantined: int
+
+
+class Latency(TypedDict):
+    """Seconds from received to settled; None where nothing has been settled yet."""
+
+    p50: float | None
+    p95: float | None
+    max: float | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListedEvent:
+    """One event, for people; ``state`` is ``retrying`` for a pending one that has failed before."""
+
+    id: int
+    key: str
+    source: str
+    kind: str
+    state: str
+    attempts: int
+    outcome: str | None
+    error: str | None
+    run_id: str | None
+    occurred_at: datetime | None
+    received_at: datetime
+    settled_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """What /metrics shows of the store; ``counters`` by (name, label)."""
+
+    inbox: InboxCounts
+    oldest_pending_seconds: float | None
+    counters: dict[tuple[str, str], float]
+
+
+class Reports:
+    """Questions to the inbox, and what a person may decide about single events."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def inbox_counts(self) -> InboxCounts:
+        """How many events wait, are worked on, are tried again, need a person, are unreadable."""
+        state = _shown_state().label("shown")
+        with self._database.read() as connection:
+            rows = connection.execute(
+                sa.select(state, sa.func.count().label("events"))
+                .where(events.c.state.in_(OPEN_STATES))
+                .group_by(state)
+            )
+            found: dict[str, int] = {row.shown: row.events for row in rows}
+        return InboxCounts(
+            pending=found.get("pending", 0),
+            claimed=found.get("claimed", 0),
+            retrying=found.get("retrying", 0),
+            dead=found.get("dead", 0),
+            quarantined=found.get("quarantined", 0),
+        )
+
+    def oldest_pending_seconds(self) -> float | None:
+        """Age of the oldest event not settled yet, claimed ones included; None if there is none."""
+        with self._database.read() as connection:
+            now = self._database.now(connection)
+            # Ids grow with time: the first of each state is read from the index's edge.
+            oldest = [
+                connection.scalar(
+                    sa.select(events.c.received_at)
+                    .where(events.c.state == state)
+                    .order_by(events.c.id)
+                    .limit(1)
+                )
+                for state in leases.UNSETTLED
+            ]
+        times = [float(at) for at in oldest if at is not None]
+        return max(0.0, now - min(times)) if times else None
+
+    def latency(self, limit: int = 1000) -> Latency:
+        """Of the live events settled last; those made good later by another do not count."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                sa.select((events.c.settled_at - events.c.received_at).label("seconds"))
+                .where(
+                    events.c.priority == LIVE,
+                    events.c.settled_at.is_not(None),
+                    events.c.state == "done",
+                    events.c.outcome.is_distinct_from("superseded"),
+                )
+                .order_by(events.c.settled_at.desc())
+                .limit(limit)
+            )
+            seconds = sorted(float(row.seconds) for row in rows)
+        return Latency(
+            p50=_percentile(seconds, 0.5),
+            p95=_percentile(seconds, 0.95),
+            max=_percentile(seconds, 1.0),
+            count=len(seconds),
+        )
+
+    def list_events(
+        self, state: ListedState = "all", lead_id: int | None = None, limit: int = 100
+    ) -> list[ListedEvent]:
+        """Events, newest first."""
+        statement = sa.select(events, _shown_state().label("shown"))
+        if state in ("pending", "retrying"):
+            retried = events.c.attempts > 0
+            statement = statement.where(
+                events.c.state == "pending", retried if state == "retrying" else ~retried
+            )
+        elif state != "all":
+            statement = statement.where(events.c.state == state)
+        if lead_id is not None:
+            statement = statement.where(events.c.key == lead_key(lead_id))
+        with self._database.read() as connection:
+            rows = connection.execute(statement.order_by(events.c.id.desc()).limit(limit))
+            return [_listed(row) for row in rows]
+
+    def metrics(self) -> Metrics:
+        """Everything that /metrics shows of the store."""
+        return Metrics(
+            self.inbox_counts(), self.oldest_pending_seconds(), counters.read_all(self._database)
+        )
+
+    def retry_events(self, ids: Sequence[int] = (), *, dead: bool = False) -> list[int]:
+        """Give dead events a fresh set of attempts, due now.
+
+        Args:
+            ids: which; those that are not dead are left alone.
+            dead: all dead events, whatever ``ids`` says.
+
+        Returns:
+            The events that are pending again.
+        """
+        chosen = events.c.state == "dead"
+        if not dead:
+            chosen = sa.and_(chosen, events.c.id.in_(ids))
+        with self._database.write() as connection:
+            now = self._database.now(connection)
+            found = connection.execute(
+                sa.select(events.c.key, sa.func.min(events.c.priority).label("priority"))
+                .where(chosen)
+                .group_by(events.c.key)
+            )
+            keys: dict[str, Priority] = {row.key: row.priority for row in found}
+            leases.make_due(self._database, connection, keys, now)
+            retried = connection.execute(
+                sa.update(events)
+                # Only of keys that are due (and locked) by now: none may be left waiting for ever.
+                .where(chosen, events.c.key.in_(sa.select(due.c.key)))
+                .values(state="pending", attempts=0, batch_id=None, settled_at=None, outcome=None)
+                .returning(events.c.id)
+            ).scalars()
+            retried_ids = sorted(retried.all())
+            leases.forget_idle(connection, list(keys), now)
+        return retried_ids
+
+    def drop_events(self, ids: Sequence[int]) -> list[int]:
+        """Nobody shall act on these events: pending, dead or quarantined ones, not claimed ones.
+
+        Returns:
+            The events that were dropped.
+        """
+        with self._database.write() as connection:
+            keys = list(
+                connection.execute(
+                    sa.select(events.c.key).where(events.c.id.in_(ids)).distinct()
+                ).scalars()
+            )
+            leases.lock(connection, due.c.key.in_(keys))
+            now = self._database.now(connection)
+            dropped = connection.execute(
+                sa.update(events)
+                .where(events.c.id.in_(ids), events.c.state.in_(DROPPABLE_STATES))
+                .values(state="dropped", settled_at=now)
+                .returning(events.c.id)
+            ).scalars()
+            dropped_ids = sorted(dropped.all())
+            leases.forget_idle(connection, keys, now)
+        return dropped_ids
+
+
+def _shown_state() -> sa.ColumnElement[str]:
+    retrying = sa.and_(events.c.state == "pending", events.c.attempts > 0)
+    return sa.case((retrying, "retrying"), else_=events.c.state)
+
+
+def _listed(row: Any) -> ListedEvent:
+    return ListedEvent(
+        id=row.id,
+        key=row.key,
+        source=row.source,
+        kind=row.kind,
+        state=row.shown,
+        attempts=row.attempts,
+        outcome=row.outcome,
+        error=row.error,
+        run_id=row.run_id,
+        occurred_at=None if row.occurred_at is None else instant(row.occurred_at),
+        received_at=instant(row.received_at),
+        settled_at=None if row.settled_at is None else instant(row.settled_at),
+    )
+
+
+def _percentile(ascending: Sequence[float], share: float) -> float | None:
+    """Nearest rank: a value that did occur."""
+    return ascending[ceil(share * len(ascending)) - 1] if ascending else None

@@ -1,0 +1,93 @@
+"""Put an engine together from settings: the one place where concrete things meet."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+
+from kommo_airtable_sync.airtable.client import AirtableClient
+from kommo_airtable_sync.core.types import BULK, LIVE, Priority
+from kommo_airtable_sync.engine.context import Engine
+from kommo_airtable_sync.engine.directory import Directory
+from kommo_airtable_sync.kommo.client import KommoClient
+from kommo_airtable_sync.settings import Settings
+from kommo_airtable_sync.store.database import Database
+from kommo_airtable_sync.store.documents import Documents
+from kommo_airtable_sync.store.inbox import Inbox
+from kommo_airtable_sync.store.journal import Journal
+from kommo_airtable_sync.store.limiter import SqlBudget
+from kommo_airtable_sync.store.runners import Runners
+
+LANES: dict[str, Priority] = {"live": LIVE, "bulk": BULK}
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    def now(self) -> datetime:
+        """The present, aware UTC."""
+        return datetime.now(timezone.utc)
+
+    def sleep(self, seconds: float) -> None:
+        """Block this thread."""
+        time.sleep(seconds)
+
+
+def open_database(settings: Settings) -> Database:
+    """The store, migrated to this version."""
+    database = Database(settings.database_url, SystemClock())
+    database.migrate()
+    return database
+
+
+def open_limiter(settings: Settings) -> Database:
+    """The rate budgets' store."""
+    return Database(settings.limiter_url, SystemClock(), durable=False)
+
+
+def build_engine(settings: Settings, lane: Priority) -> Engine:
+    """Everything that a run of a lane works with.
+
+    Raises:
+        ConfigurationError: if a setting or sync.yaml is missing or wrong.
+    """
+    settings.require("KOMMO_TOKEN", "AIRTABLE_TOKEN", "AIRTABLE_BASE_ID")
+    config = settings.load_config()
+    clock = SystemClock()
+    database = open_database(settings)
+    limiter = open_limiter(settings)
+    kommo_budget = SqlBudget(limiter, "kommo", settings.kommo_requests_per_second, lane)
+    airtable_budget = SqlBudget(limiter, "airtable", settings.airtable_requests_per_second, lane)
+    kommo = KommoClient(
+        settings.kommo_url, settings.kommo_token.get_secret_value, kommo_budget, clock=clock
+    )
+    airtable = AirtableClient(
+        settings.airtable_token.get_secret_value(),
+        settings.airtable_base_id,
+        settings.airtable_endpoint_url,
+        airtable_budget,
+        clock,
+    )
+    return Engine(
+        config=config,
+        lane=lane,
+        clock=clock,
+        database=database,
+        limiter=limiter,
+        kommo=kommo,
+        airtable=airtable,
+        kommo_budget=kommo_budget,
+        airtable_budget=airtable_budget,
+        inbox=Inbox(database, settle_seconds=config.realtime.settle_seconds),
+        journal=Journal(database),
+        runners=Runners(database),
+        directory=Directory(
+            config,
+            kommo,
+            airtable,
+            Documents(database),
+            kommo_url=settings.kommo_url,
+            base_id=settings.airtable_base_id,
+        ),
+        stop_requested=settings.stop_requested,
+    )

@@ -1,0 +1,54 @@
+"""Kommo's leads and Airtable's records as assets.
+
+The live job reports on both at every batch. Materialize here does the same work by hand.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from kommo_airtable_sync.defs.reporting import airtable_metadata, kommo_metadata, total
+from kommo_airtable_sync.defs.resources import SyncResource
+from kommo_airtable_sync.defs.sync_changes import OWNERS
+from kommo_airtable_sync.engine.claim import claim_batch
+from kommo_airtable_sync.engine.follow import work_batch
+
+BATCHES_MAX = 1_000
+
+
+@dg.multi_asset(
+    specs=[
+        dg.AssetSpec(
+            "kommo_leads",
+            description="Leads in Kommo, as read for the events that were due. Materialize works "
+            "off whatever the inbox holds now, and ends.",
+            group_name="sync",
+            kinds={"kommo"},
+            owners=OWNERS,
+        ),
+        dg.AssetSpec(
+            "airtable_deals",
+            deps=["kommo_leads"],
+            description="Records in Airtable, one for each lead that qualifies. Materialize works "
+            "off whatever the inbox holds now, and ends.",
+            group_name="sync",
+            kinds={"airtable"},
+            owners=OWNERS,
+        ),
+    ],
+)
+def synced_deals(
+    context: dg.AssetExecutionContext, sync: SyncResource
+) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
+    """Work off what is due now; the live job goes on after that."""
+    engine = sync.engine(context.op_execution_context)
+    reports = []
+    while len(reports) < BATCHES_MAX and not engine.stop_requested():
+        batch = claim_batch(engine, context.run_id)
+        if batch is None:
+            break
+        reports.append(work_batch(engine, batch))
+    yield dg.MaterializeResult(asset_key="kommo_leads", metadata=kommo_metadata(total(reports)))
+    yield dg.MaterializeResult(
+        asset_key="airtable_deals", metadata=airtable_metadata(engine, total(reports))
+    )

@@ -1,0 +1,116 @@
+"""What people see of a batch in the Dagster UI: numbers that plot, tables with links, run tags."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from kommo_airtable_sync.engine.batch import BatchReport
+from kommo_airtable_sync.engine.context import Engine
+
+TAGGED_LEADS_MAX = 20
+TABLE_ROWS_MAX = 50
+COUNTS = (
+    "created",
+    "updated",
+    "unchanged",
+    "skipped_stale",
+    "echoes",
+    "filtered",
+    "failed",
+    "conflicts",
+    "api_calls_kommo",
+    "api_calls_airtable",
+)
+
+
+def kommo_metadata(report: BatchReport) -> Mapping[str, Any]:
+    """Metadata of ``kommo_leads``: what was read."""
+    return {
+        "events": report.events,
+        "leads_read": int(report.counts.get("leads_read", 0)),
+        "api_calls_kommo": int(report.counts.get("api_calls_kommo", 0)),
+    }
+
+
+def airtable_metadata(engine: Engine, report: BatchReport) -> Mapping[str, Any]:
+    """Metadata of ``airtable_deals``: numbers for plots, and the leads with links."""
+    metadata: dict[str, Any] = {name: int(report.counts.get(name, 0)) for name in COUNTS}
+    metadata["events"] = report.events
+    if report.latencies:
+        ordered = sorted(report.latencies)
+        metadata["latency_p50_s"] = round(quantile(ordered, 0.5), 3)
+        metadata["latency_p95_s"] = round(quantile(ordered, 0.95), 3)
+    if report.outage:
+        metadata["waiting_for"] = report.outage
+    if report.links:
+        metadata["leads"] = _table(engine, report)
+    return metadata
+
+
+def quantile(ordered: list[float], share: float) -> float:
+    """The value below which ``share`` of a sorted, non-empty list lies (nearest rank)."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def total(reports: Sequence[BatchReport]) -> BatchReport:
+    """Several batches as one report."""
+    counts: Counter[str] = Counter()
+    for report in reports:
+        counts.update(report.counts)
+    return BatchReport(
+        batch_id=reports[-1].batch_id if reports else 0,
+        counts=counts,
+        events=sum(report.events for report in reports),
+        latencies=tuple(seconds for report in reports for seconds in report.latencies),
+        lead_ids=tuple(lead for report in reports for lead in report.lead_ids),
+        sources=tuple(sorted({source for report in reports for source in report.sources})),
+        links=tuple(link for report in reports for link in report.links),
+        outage=next((report.outage for report in reports if report.outage), None),
+    )
+
+
+def record_batch(context: dg.OpExecutionContext, engine: Engine, report: BatchReport) -> None:
+    """One materialisation a batch, and the run's tags."""
+    context.log_event(
+        dg.AssetMaterialization("airtable_deals", metadata=airtable_metadata(engine, report))
+    )
+    if report.outage:
+        context.log.warning(f"{report.outage}. The leads wait; nothing is lost.")
+    tag_run(context, report)
+
+
+def tag_run(context: dg.OpExecutionContext, report: BatchReport) -> None:
+    """Say on the run which leads it worked on, why, and how many events that were."""
+    run = context.instance.get_run_by_id(context.run_id)
+    tags = run.tags if run else {}
+    known = [item for item in tags.get("sync/leads", "").split(" ") if item and item != "..."]
+    leads = list(dict.fromkeys([*known, *(str(lead_id) for lead_id in report.lead_ids)]))
+    more = ["..."] if len(leads) > TAGGED_LEADS_MAX else []
+    sources = set(tags.get("sync/source", "").split(" ")) | set(report.sources)
+    context.instance.add_run_tags(
+        context.run_id,
+        {
+            "sync/leads": " ".join(leads[:TAGGED_LEADS_MAX] + more),
+            "sync/source": " ".join(sorted(sources - {""})),
+            "sync/events": str(int(tags.get("sync/events", "0")) + report.events),
+        },
+    )
+
+
+def _table(engine: Engine, report: BatchReport) -> dg.TableMetadataValue:
+    rows = [
+        dg.TableRecord(
+            {
+                "lead": lead_id,
+                "outcome": outcome,
+                "kommo": engine.directory.lead_url(lead_id),
+                "airtable": engine.directory.record_url(record_id) if record_id else "",
+            }
+        )
+        for lead_id, record_id, outcome in report.links[:TABLE_ROWS_MAX]
+    ]
+    return dg.MetadataValue.table(rows)

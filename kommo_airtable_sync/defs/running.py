@@ -1,0 +1,73 @@
+"""A run's place in its lane: standby, the one runner, retirement; and what ends it early."""
+
+from __future__ import annotations
+
+import dagster as dg
+from dagster import DagsterRunStatus
+
+from kommo_airtable_sync.assembly import LANES
+from kommo_airtable_sync.engine.context import STALE_SECONDS, Engine
+from kommo_airtable_sync.engine.heart import Heart
+
+JOB = "sync_changes"
+LANE_TAG = "sync/lane"
+QUEUE_TAG = "dagster-celery/queue"
+STANDBY_LOOK_SECONDS = 0.1
+STANDBY_SECONDS_MAX = 120.0
+WAITING = (DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING)
+
+
+class Attendance:
+    """One run's heartbeat and its turn in the lane, from its first op to its end."""
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._engine: Engine | None = None
+        self._heart: Heart | None = None
+
+    def begin(self, engine: Engine) -> None:
+        """Become the lane's one runner; the first op of a run waits for that.
+
+        Raises:
+            Failure: if another run keeps the lane for longer than two minutes.
+        """
+        if self._heart is not None:
+            return
+        self._engine = engine
+        self._heart = heart = Heart(engine, self._run_id)
+        heart.start()
+        engine.runners.answer_nudges(self._run_id, engine.lane)
+        waited = 0.0
+        while not engine.runners.become_runner(self._run_id, engine.lane, STALE_SECONDS):
+            if waited >= STANDBY_SECONDS_MAX or engine.stop_requested():
+                raise dg.Failure(
+                    "Another run keeps this lane and does its work; nothing is lost.",
+                    allow_retries=False,
+                )
+            engine.clock.sleep(STANDBY_LOOK_SECONDS)
+            waited += STANDBY_LOOK_SECONDS
+        heart.become("running")
+
+    def end(self) -> None:
+        """Give back what is still held, and let the next run be asked for."""
+        if self._heart is None or self._engine is None:
+            return
+        self._engine.inbox.release_run(self._run_id)
+        self._heart.become("retiring")
+        self._heart.stop()
+
+
+def another_run_waits(context: dg.OpExecutionContext, engine: Engine) -> bool:
+    """Whether somebody (a person, a re-execution) has started another run of this lane."""
+    others = [item for item in engine.runners.all() if item.run_id != context.run_id]
+    if any(
+        item.lane == engine.lane
+        and item.state == "standby"
+        and item.heartbeat_age_seconds < STALE_SECONDS
+        for item in others
+    ):
+        return True
+    waiting = context.instance.get_runs(
+        filters=dg.RunsFilter(job_name=context.run.job_name, statuses=list(WAITING)), limit=20
+    )
+    return any(LANES.get(run.tags.get(LANE_TAG, "live")) == engine.lane for run in waiting)

@@ -1,0 +1,114 @@
+"""The long-polling webhook sensor: it waits inside its tick and answers the moment work is due.
+
+Design 3.5 has the measurements. The tick looks every 50 ms for about 20 s; at the first look that
+finds something due and no runner alive or on its way, it writes a nudge and returns.
+"""
+
+import time
+
+import dagster as dg
+from dagster import DagsterRunStatus
+
+from kommo_airtable_sync.assembly import LANES, open_database
+from kommo_airtable_sync.core.errors import ConfigurationError
+from kommo_airtable_sync.core.sensing import LaneView, describe, wants_run
+from kommo_airtable_sync.defs.running import JOB, LANE_TAG, QUEUE_TAG
+from kommo_airtable_sync.defs.sync_changes import sync_changes
+from kommo_airtable_sync.engine.context import STALE_SECONDS
+from kommo_airtable_sync.engine.sweep import bury, dead_runners
+from kommo_airtable_sync.settings import load_settings
+from kommo_airtable_sync.store.inbox import Inbox
+from kommo_airtable_sync.store.runners import Runners
+
+TICK_SECONDS = 20.0
+LOOK_SECONDS = 0.05
+SWEEP_SECONDS = 2.0
+# A retiring run needs only to write its last Dagster events.
+RETIRING_SECONDS = 1.0
+# STARTED, yet never heard of: its process died before the first heartbeat.
+UNHEARD_SECONDS = 30.0
+
+
+@dg.sensor(
+    name="webhook_sensor",
+    job=sync_changes,
+    minimum_interval_seconds=1,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Waits for due leads and starts a run within a moment; sweeps runs that died.",
+    owners=["team:operations"],
+)
+def webhook_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """One tick: about 20 s of waiting, or less if there is something to do."""
+    settings = load_settings()
+    try:
+        database = open_database(settings)
+    except ConfigurationError as error:
+        return dg.SkipReason(str(error))
+    inbox, runners = Inbox(database), Runners(database)
+    ends_at = time.monotonic() + TICK_SECONDS
+    swept_at = 0.0
+    views: dict[str, LaneView] = {}
+    try:
+        while time.monotonic() < ends_at and not settings.stop_requested():
+            if time.monotonic() - swept_at > SWEEP_SECONDS:
+                swept_at = time.monotonic()
+                sweep(context.instance, runners, inbox)
+            views = look(inbox, runners)
+            requests = [_request(runners, lane) for lane, view in views.items() if wants_run(view)]
+            if requests:
+                return dg.SensorResult(run_requests=requests)
+            time.sleep(LOOK_SECONDS)
+    finally:
+        database.close()
+    return dg.SkipReason(describe(views.items()))
+
+
+def look(inbox: Inbox, runners: Runners) -> dict[str, LaneView]:
+    """What the store says of each lane; asks for more only while something is due."""
+    due = inbox.due_lanes()
+    if not due:
+        return {name: LaneView(False, (), None) for name in LANES}
+    alive = [
+        item
+        for item in runners.all()
+        if item.heartbeat_age_seconds
+        < (RETIRING_SECONDS if item.state == "retiring" else STALE_SECONDS)
+    ]
+    return {
+        name: LaneView(
+            lane in due,
+            tuple(item.state for item in alive if item.lane == lane),
+            runners.unanswered_nudge_age(lane),
+        )
+        for name, lane in LANES.items()
+    }
+
+
+def _request(runners: Runners, lane: str) -> dg.RunRequest:
+    nudge_id = runners.nudge(LANES[lane])
+    # Dagster never launches a used key again: the time guards against a store that was reset.
+    return dg.RunRequest(
+        run_key=f"{lane}-{nudge_id}-{int(time.time())}", tags={LANE_TAG: lane, QUEUE_TAG: lane}
+    )
+
+
+def sweep(instance: dg.DagsterInstance, runners: Runners, inbox: Inbox) -> None:
+    """Fail runs whose process is gone, and give their leads back."""
+    for runner in dead_runners(runners):
+        run = instance.get_run_by_id(runner.run_id)
+        if run and not run.is_finished:
+            instance.report_run_failed(
+                run,
+                f"The process of this run is gone (no heartbeat for "
+                f"{runner.heartbeat_age_seconds:.0f} s). Its leads are given back.",
+            )
+        bury(runner, runners, inbox)
+    heard = {runner.run_id for runner in runners.all()}
+    for record in instance.get_run_records(
+        filters=dg.RunsFilter(job_name=JOB, statuses=[DagsterRunStatus.STARTED]), limit=20
+    ):
+        run = record.dagster_run
+        started = record.start_time or time.time()
+        if run.run_id not in heard and time.time() - started > UNHEARD_SECONDS:
+            instance.report_run_failed(run, "The process of this run is gone; it never reported.")
+            inbox.release_run(run.run_id)

@@ -1,0 +1,115 @@
+"""The live pipeline as a job: claim -> read -> merge -> write -> settle -> follow.
+
+Ops hand each other only a batch id. Each takes the batch up where the last one left it, or claims
+and reads it again, so that "re-execute from failure" works in a new process and nothing personal
+is pickled.
+"""
+
+from collections.abc import Callable
+
+import dagster as dg
+
+from kommo_airtable_sync.core.errors import LeaseLost
+from kommo_airtable_sync.defs.reporting import kommo_metadata, record_batch
+from kommo_airtable_sync.defs.resources import SyncResource
+from kommo_airtable_sync.defs.running import JOB, LANE_TAG, QUEUE_TAG, another_run_waits
+from kommo_airtable_sync.engine.batch import Batch
+from kommo_airtable_sync.engine.claim import claim_batch, resume_batch
+from kommo_airtable_sync.engine.context import Engine
+from kommo_airtable_sync.engine.follow import follow
+from kommo_airtable_sync.engine.merge import merge_batch
+from kommo_airtable_sync.engine.read import read_batch
+from kommo_airtable_sync.engine.settle import settle_batch
+from kommo_airtable_sync.engine.write import write_airtable
+
+NOTHING = 0
+OWNERS = ["team:operations"]
+
+
+def _step(
+    context: dg.OpExecutionContext,
+    sync: SyncResource,
+    batch_id: int,
+    *steps: Callable[[Engine, Batch], None],
+) -> tuple[Engine, Batch | None]:
+    """Take the batch up and run steps on it; a lost lease leaves it to whoever has it now."""
+    engine = sync.engine(context)
+    batch = resume_batch(engine, batch_id, context.run_id) if batch_id != NOTHING else None
+    if batch is None:
+        return engine, None
+    try:
+        for step in steps:
+            step(engine, batch)
+    except LeaseLost as lost:
+        context.log.warning(f"{lost}; another run has taken these leads")
+    return engine, batch
+
+
+@dg.op
+def claim_leads(context: dg.OpExecutionContext, sync: SyncResource) -> int:
+    """Take what is due out of the inbox, under a lease."""
+    engine = sync.engine(context)
+    batch = claim_batch(engine, context.run_id)
+    return batch.id if batch else NOTHING
+
+
+@dg.op
+def read_leads(context: dg.OpExecutionContext, sync: SyncResource, batch_id: int) -> int:
+    """Read the leads as they are now; a webhook is only a hint."""
+    _, batch = _step(context, sync, batch_id, read_batch)
+    if batch:
+        context.log_event(
+            dg.AssetMaterialization("kommo_leads", metadata=kommo_metadata(batch.report()))
+        )
+    return batch.id if batch else NOTHING
+
+
+@dg.op
+def merge_fields(context: dg.OpExecutionContext, sync: SyncResource, batch_id: int) -> int:
+    """Merge field by field against what both sides last agreed on."""
+    _, batch = _step(context, sync, batch_id, read_batch, merge_batch)
+    return batch.id if batch else NOTHING
+
+
+@dg.op
+def write_records(context: dg.OpExecutionContext, sync: SyncResource, batch_id: int) -> int:
+    """Upsert changed records in tens, each write announced in the journal before it is sent."""
+    _, batch = _step(context, sync, batch_id, read_batch, merge_batch, write_airtable)
+    return batch.id if batch else NOTHING
+
+
+@dg.op
+def settle_events(context: dg.OpExecutionContext, sync: SyncResource, batch_id: int) -> int:
+    """Tell the inbox how each lead ended."""
+    engine, batch = _step(context, sync, batch_id, read_batch, merge_batch, write_airtable)
+    report = settle_batch(engine, batch) if batch else None
+    context.add_output_metadata(airtable_metadata(engine, report))
+    if report:
+        tag_run(context, report)
+    return batch_id
+
+
+@dg.op
+def follow_changes(context: dg.OpExecutionContext, sync: SyncResource, batch_id: int) -> None:
+    """Stay for a while: later events are worked on at once, one materialisation each."""
+    del batch_id
+    engine = sync.engine(context)
+
+    follow(
+        engine,
+        context.run_id,
+        on_batch=lambda report: record_batch(context, engine, report),
+        should_end=lambda: engine.stop_requested() or another_run_waits(context, engine),
+    )
+
+
+@dg.job(
+    name=JOB,
+    description="Sync what is due now, then follow changes for a while.",
+    executor_def=dg.in_process_executor,
+    tags={LANE_TAG: "live", QUEUE_TAG: "live"},
+    owners=OWNERS,
+)
+def sync_changes() -> None:
+    """One batch, op by op, and what follows it."""
+    follow_changes(settle_events(write_records(merge_fields(read_leads(claim_leads())))))

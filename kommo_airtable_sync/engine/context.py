@@ -1,0 +1,57 @@
+"""What every step of the engine works with, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kommo_airtable_sync.airtable.client import AirtableClient
+from kommo_airtable_sync.core.config import SyncConfig
+from kommo_airtable_sync.core.ports import Clock
+from kommo_airtable_sync.core.types import Priority
+from kommo_airtable_sync.engine.batch import Batch
+from kommo_airtable_sync.engine.directory import Directory
+from kommo_airtable_sync.kommo.client import KommoClient
+from kommo_airtable_sync.store.database import Database
+from kommo_airtable_sync.store.inbox import Inbox
+from kommo_airtable_sync.store.journal import Journal
+from kommo_airtable_sync.store.limiter import SqlBudget
+from kommo_airtable_sync.store.runners import Runners
+
+# A call to either API ends after at most connect + read time-out (18.05 s); a lease must outlive
+# it, and a create whose sender died is not repeated before it (design 3.3).
+CALL_SECONDS_MAX = 20.0
+LEASE_SECONDS = 60.0
+HEARTBEAT_SECONDS = 1.0
+# A runner whose heartbeat is older is dead.
+STALE_SECONDS = 6.0
+LEADS_PER_BATCH = 50
+LEADS_PER_BULK_BATCH = 10
+RECORDS_PER_WRITE = 10
+# What was read longer ago is read again before it is written.
+READ_AGE_SECONDS_MAX = 3.0
+
+
+@dataclass
+class Engine:
+    """Clients, store, mapping and clock of one lane in one process."""
+
+    config: SyncConfig
+    lane: Priority
+    clock: Clock
+    database: Database
+    limiter: Database
+    kommo: KommoClient
+    airtable: AirtableClient
+    kommo_budget: SqlBudget
+    airtable_budget: SqlBudget
+    inbox: Inbox
+    journal: Journal
+    runners: Runners
+    directory: Directory
+    stop_requested: Callable[[], bool] = field(default=lambda: False)
+    batches: dict[int, Batch] = field(default_factory=dict[int, Batch])
+
+    def seconds(self) -> float:
+        """Now, in seconds since the epoch."""
+        return self.clock.now().timestamp()

@@ -1,0 +1,49 @@
+"""When a side is down: pause it for everyone, give the leads back, blame none of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from kommo_airtable_sync.core.backoff import pause_seconds
+from kommo_airtable_sync.core.errors import ConfigurationError, Side, SideUnavailable
+from kommo_airtable_sync.engine.batch import Batch
+from kommo_airtable_sync.engine.context import Engine
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def pausing(engine: Engine, batch: Batch) -> Generator[None]:
+    """Turn an outage inside the block into a pause; the batch's open leads are released later."""
+    try:
+        yield
+    except SideUnavailable as outage:
+        _pause(engine, batch, outage)
+    except ConfigurationError as error:
+        # Nothing a lead could help: the whole side waits until a person has mended it.
+        side: Side = error.side or "airtable"
+        _pause(engine, batch, SideUnavailable(side, "configuration", str(error)))
+
+
+def _pause(engine: Engine, batch: Batch, outage: SideUnavailable) -> None:
+    known = engine.runners.pauses().get(outage.side)
+    failures = 1 + (known.failures if known else 0)
+    seconds = pause_seconds(outage.reason, failures, outage.retry_after_seconds)
+    engine.runners.pause(outage.side, seconds, failures, outage.reason, outage.detail)
+    batch.outage = outage
+    log.warning("%s; paused for %.0f s (failure %d in a row)", outage, seconds, failures)
+
+
+def lift_pauses(engine: Engine, batch: Batch) -> None:
+    """A batch went through: whatever sides it used are well again."""
+    used: list[Side] = []
+    if batch.leads:
+        used.append("kommo")
+    if batch.counts["created"] + batch.counts["updated"]:
+        used.append("airtable")
+    paused = engine.runners.pauses()
+    lifted = engine.runners.resume([side for side in used if side in paused])
+    for side in lifted:
+        log.warning("%s answers again; work goes on", side)

@@ -1,0 +1,22 @@
+"""Find runs whose process is gone and give their leads back.
+
+After ``kill -9`` nothing else would: Dagster and Celery both go on believing in the run.
+"""
+
+from __future__ import annotations
+
+from kommo_airtable_sync.engine.context import STALE_SECONDS
+from kommo_airtable_sync.store.inbox import Inbox
+from kommo_airtable_sync.store.runners import Runner, Runners
+
+
+def dead_runners(runners: Runners) -> list[Runner]:
+    """Registered runners that have not beaten for too long."""
+    return [item for item in runners.all() if item.heartbeat_age_seconds > STALE_SECONDS]
+
+
+def bury(runner: Runner, runners: Runners, inbox: Inbox) -> int:
+    """Free what a dead runner held; returns the number of keys."""
+    freed = inbox.release_run(runner.run_id)
+    runners.leave(runner.run_id)
+    return freed

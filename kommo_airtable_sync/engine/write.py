@@ -1,0 +1,166 @@
+"""Write rows to Airtable in tens, each announced in the journal before it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from kommo_airtable_sync.core.errors import BatchRefused, LeadFailed, SideUnavailable
+from kommo_airtable_sync.core.types import BULK, Json, key_id
+from kommo_airtable_sync.engine.batch import Batch, PlannedRow
+from kommo_airtable_sync.engine.context import (
+    CALL_SECONDS_MAX,
+    READ_AGE_SECONDS_MAX,
+    RECORDS_PER_WRITE,
+    Engine,
+)
+from kommo_airtable_sync.engine.merge import agreed_fields, merge_batch, plan_row
+from kommo_airtable_sync.engine.outage import pausing
+from kommo_airtable_sync.engine.read import read_batch
+from kommo_airtable_sync.store.inbox import Outcome
+from kommo_airtable_sync.store.journal import Acknowledged, LedgerEntry
+
+RECORD_GONE = "ROW_DOES_NOT_EXIST"
+DUPLICATE_KEY = "Cannot update more than one record"
+
+
+def write_airtable(engine: Engine, batch: Batch) -> None:
+    """Send every planned row; afterwards each lead of it has an outcome, or a side is down."""
+    with pausing(engine, batch):
+        if batch.outage is not None:
+            return
+        while batch.rows:
+            _yield_to_live(engine, batch)
+            _read_again_if_old(engine, batch)
+            if batch.outage is not None:
+                return
+            write_rows(engine, batch, _next_rows(batch))
+        engine.journal.acknowledge(
+            batch.id, [Acknowledged(entry, written=False) for entry in batch.unchanged]
+        )
+        batch.unchanged.clear()
+
+
+def _next_rows(batch: Batch) -> list[PlannedRow]:
+    """Up to ten rows of one kind: typecast holds for a whole request."""
+    typecast = any(row.typecast for row in batch.rows)
+    rows = [row for row in batch.rows if row.typecast == typecast][:RECORDS_PER_WRITE]
+    batch.rows = [row for row in batch.rows if row not in rows]
+    return rows
+
+
+def _yield_to_live(engine: Engine, batch: Batch) -> None:
+    """Bulk lets go of a lead that somebody has just touched: the live lane reads it anew."""
+    if engine.lane != BULK:
+        return
+    contended = engine.inbox.contended(batch.id)
+    for key in contended:
+        batch.outcomes.setdefault(key, Outcome("released"))
+    batch.rows = [row for row in batch.rows if row.key not in contended]
+
+
+def _read_again_if_old(engine: Engine, batch: Batch) -> None:
+    if batch.read_at is None or engine.seconds() - batch.read_at <= READ_AGE_SECONDS_MAX:
+        return
+    batch.rows, batch.read_at = [], None
+    read_batch(engine, batch)
+    merge_batch(engine, batch)
+
+
+def write_rows(engine: Engine, batch: Batch, rows: Sequence[PlannedRow]) -> None:
+    """One request; a refused one is halved until the culprit stands alone."""
+    if not rows:
+        return
+    lead_ids = [row.lead_id for row in rows]
+    mapping = engine.directory.mapping()
+    engine.journal.open(
+        batch.id,
+        batch.run_id,
+        [row.key for row in rows],
+        [intent for row in rows for intent in row.intents],
+        lease_left_seconds=CALL_SECONDS_MAX,
+    )
+    before = engine.airtable_budget.calls
+    try:
+        answer = engine.airtable.upsert(
+            mapping.table_id,
+            mapping.key.id,
+            [(row.record_id, row.cells) for row in rows],
+            typecast=rows[0].typecast,
+        )
+    except BatchRefused as refused:
+        engine.journal.refuse(batch.id, lead_ids)
+        _refused(engine, batch, rows, refused)
+        return
+    except SideUnavailable as outage:
+        if not outage.sent or outage.reason in ("rate_limited", "quota"):
+            engine.journal.refuse(batch.id, lead_ids)
+        raise
+    finally:
+        batch.counts["api_calls_airtable"] += engine.airtable_budget.calls - before
+    _acknowledge(engine, batch, rows, answer.records, answer.created_ids)
+
+
+def _acknowledge(
+    engine: Engine,
+    batch: Batch,
+    rows: Sequence[PlannedRow],
+    records: Sequence[Mapping[str, Json]],
+    created_ids: frozenset[str],
+) -> None:
+    mapping = engine.directory.mapping()
+    done: list[Acknowledged] = []
+    for row, record in zip(rows, records, strict=True):
+        record_id = str(record["id"])
+        fields = agreed_fields(mapping, row, record)
+        done.append(Acknowledged(replace(row.entry, record_id=record_id, fields=fields)))
+    engine.journal.acknowledge(batch.id, done)
+    for row, record in zip(rows, records, strict=True):
+        outcome = "created" if str(record["id"]) in created_ids else "updated"
+        batch.counts[outcome] += 1
+        batch.outcomes[row.key] = Outcome("done", outcome)
+        batch.links.append((row.lead_id, str(record["id"]), outcome))
+
+
+def _refused(
+    engine: Engine, batch: Batch, rows: Sequence[PlannedRow], refused: BatchRefused
+) -> None:
+    if len(rows) > 1:
+        middle = len(rows) // 2
+        write_rows(engine, batch, rows[:middle])
+        write_rows(engine, batch, rows[middle:])
+        return
+    row = rows[0]
+    if refused.code == RECORD_GONE and row.record_id is not None:
+        _record_gone(engine, batch, row)
+        return
+    reason = f"Airtable refused lead {row.lead_id}: {refused.code}: {refused.detail}"
+    if DUPLICATE_KEY in refused.detail:
+        reason = (
+            f"Airtable has more than one record with the key {row.lead_id}; "
+            "merge or delete the copies, then retry."
+        )
+    batch.outcomes[row.key] = Outcome("dead", error=reason)
+
+
+def _record_gone(engine: Engine, batch: Batch, row: PlannedRow) -> None:
+    """A person deleted the record: ``airtable.when_deleted`` says what then."""
+    if engine.config.airtable.when_deleted == "ignore":
+        batch.outcomes[row.key] = Outcome("done", "ignored", "the record was deleted in Airtable")
+        return
+    entry: LedgerEntry = replace(row.entry, record_id=None)
+    try:
+        again = plan_row(
+            batch,
+            engine.directory.mapping(),
+            row.key,
+            batch.leads[key_id(row.key)],
+            entry,
+            None,
+            final=True,
+        )
+    except LeadFailed as failed:
+        batch.outcomes[row.key] = Outcome("dead", error=failed.reason)
+        return
+    if again is not None:
+        write_rows(engine, batch, [again])

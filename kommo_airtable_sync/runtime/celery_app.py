@@ -1,0 +1,57 @@
+"""The Celery app that launcher and workers share: Dagster's own, on our broker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from dagster_celery.config import DEFAULT_CONFIG
+from dagster_celery.make_app import make_app
+
+from kommo_airtable_sync.runtime.instance import celery_folders
+from kommo_airtable_sync.settings import Settings
+
+POLLING_SECONDS = 0.02
+LINGER_MARGIN_SECONDS = 3600.0
+
+
+def build_celery(settings: Settings, linger_seconds: float = 0.0) -> Celery:
+    """A Celery app for one process."""
+    return make_app(app_args=celery_args(settings, linger_seconds))
+
+
+def celery_args(settings: Settings, linger_seconds: float = 0.0) -> dict[str, Any]:
+    """Constructor arguments of the app, in the shape that dagster-celery expects."""
+    return {
+        "broker": settings.broker_url,
+        "backend": settings.result_backend,
+        "config_source": {
+            **DEFAULT_CONFIG,
+            "broker_transport_options": _transport_options(settings, linger_seconds),
+            "broker_connection_retry_on_startup": True,
+            "worker_hijack_root_logger": False,
+            "worker_send_task_events": False,
+            "result_expires": 86_400,
+            "task_default_queue": "live",
+        },
+    }
+
+
+def _transport_options(settings: Settings, linger_seconds: float) -> dict[str, Any]:
+    if settings.broker_url.startswith("filesystem"):
+        messages, control, _ = celery_folders(settings.home)
+        return {
+            "data_folder_in": str(messages),
+            "data_folder_out": str(messages),
+            "control_folder": str(control),
+            "polling_interval": POLLING_SECONDS,
+            "store_processed": False,
+        }
+    # A lingering run must not look lost to the broker and be delivered a second time.
+    return {
+        "max_retries": 3,
+        "interval_start": 0,
+        "interval_step": 0.2,
+        "interval_max": 0.5,
+        "visibility_timeout": int(2 * linger_seconds + LINGER_MARGIN_SECONDS),
+    }

@@ -1,0 +1,62 @@
+"""Dagster's Celery run launcher, with a Terminate that works on every transport."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dagster import DagsterRunStatus
+from dagster._serdes import ConfigurableClassData
+from dagster_celery.launcher import CeleryRunLauncher
+from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
+from typing_extensions import Self
+
+from kommo_airtable_sync.runtime.celery_app import celery_args
+from kommo_airtable_sync.settings import load_settings
+
+UNSTARTED = (
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.STARTING,
+)
+
+
+class WarmRunLauncher(CeleryRunLauncher):
+    """Runs execute inside Celery workers that have everything imported.
+
+    Broker and backend come from the settings, so that no URL with a password lands in
+    ``dagster.yaml``. ``terminate`` reports the run as canceling, which Dagster's own launcher does
+    not; the worker watches for that and interrupts the run. A run that no worker has taken up yet
+    is cancelled at once, and the worker that finds it later lets it lie.
+    """
+
+    def terminate(self, run_id: str) -> bool:
+        """End a run from the UI; its leads go back to the inbox."""
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return False
+        self._instance.report_run_canceling(run)
+        if run.status in UNSTARTED:
+            self.celery.control.revoke(run.tags.get(DAGSTER_CELERY_TASK_ID_TAG, ""))
+            self._instance.report_run_canceled(run)
+        return True
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Nothing to configure in dagster.yaml: see the settings."""
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]
+    ) -> Self:
+        """Build from the settings of this process."""
+        del config_value
+        args = celery_args(load_settings())
+        return cls(
+            default_queue="live",
+            broker=args["broker"],
+            backend=args["backend"],
+            config_source=args["config_source"],
+            inst_data=inst_data,
+        )

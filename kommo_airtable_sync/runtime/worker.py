@@ -1,0 +1,122 @@
+"""A Celery worker whose child is warm before the first run: everything imported and opened."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from celery import Celery, signals
+from dagster import DagsterInstance, DagsterRunStatus
+from dagster._core.definitions.reconstruct import ReconstructableRepository
+from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
+
+from kommo_airtable_sync.assembly import open_database
+from kommo_airtable_sync.core.errors import SyncError
+from kommo_airtable_sync.defs.resources import warm_engine
+from kommo_airtable_sync.runtime.celery_app import build_celery
+from kommo_airtable_sync.settings import Settings
+from kommo_airtable_sync.store.runners import Runners
+
+log = logging.getLogger(__name__)
+
+TERMINATE_LOOK_SECONDS = 0.5
+MODULE = "kommo_airtable_sync.definitions"
+
+
+def run_worker(settings: Settings, queue: str) -> None:
+    """Serve one queue in the foreground until SIGTERM; one run at a time."""
+    os.environ["DAGSTER_HOME"] = str(settings.home)
+    app = build_celery(settings, settings.load_config().realtime.linger_seconds)
+    create_execute_job_task(app)
+    create_resume_job_task(app)
+    _connect_signals(app, settings, queue)
+    app.worker_main(
+        [
+            "worker",
+            f"--queues={queue}",
+            f"--hostname={queue}-{os.getpid()}@%h",
+            "--concurrency=1",
+            "--pool=prefork",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+            "--loglevel=INFO",
+        ]
+    )
+
+
+def _connect_signals(app: Celery, settings: Settings, queue: str) -> None:
+    watches: dict[str, Callable[[], None]] = {}
+
+    def warm_child(**_: Any) -> None:
+        _warm(settings, queue)
+
+    def before(task_id: str, args: Any = None, kwargs: Any = None, **_: Any) -> None:
+        run_id = _run_id(args, kwargs)
+        if run_id:
+            watches[task_id] = _watch_for_terminate(run_id)
+
+    def after(task_id: str, args: Any = None, kwargs: Any = None, **_: Any) -> None:
+        stop = watches.pop(task_id, None)
+        if stop:
+            stop()
+        run_id = _run_id(args, kwargs)
+        if run_id:
+            database = open_database(settings)
+            Runners(database).leave(run_id)
+            database.close()
+        # Dagster leaves a handler behind that swallows SIGTERM; the worker could not be stopped.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    for connect, handler in (
+        (signals.worker_process_init, warm_child),
+        (signals.task_prerun, before),
+        (signals.task_postrun, after),
+    ):
+        connect.connect(handler, weak=False)
+    del app
+
+
+def _run_id(args: Any, kwargs: Any) -> str | None:
+    packed = (kwargs or {}).get("execute_job_args_packed") or (args[0] if args else None)
+    return packed.get("run_id") if isinstance(packed, dict) else None
+
+
+def _warm(settings: Settings, queue: str) -> None:
+    """Load definitions, instance, engine and schemas, so that the first run of the day is fast."""
+    repository = ReconstructableRepository.for_module(MODULE, "defs", os.getcwd())
+    repository.get_definition()
+    with DagsterInstance.get() as instance:
+        instance.get_runs(limit=1)
+    try:
+        warm_engine(queue).directory.mapping()
+    except SyncError as error:
+        # The first run says the same, where people look.
+        log.warning("not fully warm yet: %s", error)
+    (settings.home / "run" / f"worker-{queue}.ready").write_text(str(os.getpid()))
+
+
+def _watch_for_terminate(run_id: str) -> Callable[[], None]:
+    """Interrupt this process's run once Dagster says that a person wants it to end."""
+    over = threading.Event()
+
+    def watch() -> None:
+        with DagsterInstance.get() as instance:
+            while not over.wait(TERMINATE_LOOK_SECONDS):
+                run = instance.get_run_by_id(run_id)
+                if run and run.status == DagsterRunStatus.CANCELING:
+                    os.kill(os.getpid(), signal.SIGINT)
+                    return
+
+    thread = threading.Thread(target=watch, name=f"terminate-{run_id[:8]}", daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        over.set()
+        thread.join(timeout=5.0)
+
+    return stop

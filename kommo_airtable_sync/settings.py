@@ -1,0 +1,157 @@
+"""Settings from the environment or ``.env``; ``.env.example`` lists them all (contract 3).
+
+Nothing is read at import. Secrets are ``SecretStr``: no repr, log or error shows them.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from kommo_airtable_sync.core.config import SyncConfig, check_supported, parse_config
+from kommo_airtable_sync.core.errors import ConfigurationError
+
+SECRET_CHARACTERS_MIN = 16
+
+
+class Settings(BaseSettings):
+    """Every setting that the product knows, with the contract's defaults."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    kommo_subdomain: str = ""
+    kommo_base_url: str = ""
+    kommo_token: SecretStr = SecretStr("")
+    airtable_token: SecretStr = SecretStr("")
+    airtable_base_id: str = ""
+    airtable_endpoint_url: str = "https://api.airtable.com"
+    kommo_webhook_secret: SecretStr = SecretStr("")
+    airtable_webhook_secret: SecretStr = SecretStr("")
+    sync_config: Path = Path("sync.yaml")
+    sync_database_url: str = ""
+    dagster_home: Path = Path(".dagster_home")
+    celery_broker_url: str = ""
+    celery_result_backend: str = ""
+    metrics_token: SecretStr = SecretStr("")
+    receiver_host: str = "127.0.0.1"
+    receiver_port: int = Field(8080, ge=0, le=65535)
+    dagster_port: int = Field(3000, ge=0, le=65535)
+    kommo_requests_per_second: int = Field(7, ge=1, le=1000)
+    airtable_requests_per_second: int = Field(5, ge=1, le=1000)
+    # Set by `up` for its children: the stop flag that sensor, linger and workers watch.
+    sync_stop_file: Path | None = None
+
+    @cached_property
+    def home(self) -> Path:
+        """DAGSTER_HOME, absolute."""
+        return self.dagster_home.expanduser().resolve()
+
+    @property
+    def database_url(self) -> str:
+        """Where inbox, journal and ledger live."""
+        return self.sync_database_url or f"sqlite:///{self.home / 'sync.db'}"
+
+    @property
+    def limiter_url(self) -> str:
+        """Where the rate budgets live: a file of their own beside an SQLite store."""
+        url = self.database_url
+        return f"{url.removesuffix('.db')}-limits.db" if url.startswith("sqlite") else url
+
+    @property
+    def broker_url(self) -> str:
+        """Celery's broker; folders under DAGSTER_HOME unless one is named."""
+        return self.celery_broker_url or "filesystem://"
+
+    @property
+    def result_backend(self) -> str:
+        """Celery's result backend; a folder under DAGSTER_HOME unless one is named."""
+        return self.celery_result_backend or f"file://{self.home / 'celery' / 'results'}"
+
+    @property
+    def kommo_url(self) -> str:
+        """The Kommo account's address, without a trailing slash.
+
+        Raises:
+            ConfigurationError: if neither setting names an account.
+        """
+        if self.kommo_base_url:
+            return self.kommo_base_url.rstrip("/")
+        if not self.kommo_subdomain:
+            raise ConfigurationError(
+                "KOMMO_SUBDOMAIN is not set.",
+                "Set it to the first part of your account's address (SUBDOMAIN.kommo.com).",
+            )
+        return f"https://{self.kommo_subdomain}.kommo.com"
+
+    def require(self, *names: str) -> None:
+        """Make sure that these settings are given.
+
+        Raises:
+            ConfigurationError: naming every missing one.
+        """
+        missing: list[str] = []
+        for name in names:
+            value = getattr(self, name.lower())
+            text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            if not text:
+                missing.append(name)
+            elif name.endswith("_WEBHOOK_SECRET") and len(text) < SECRET_CHARACTERS_MIN:
+                raise ConfigurationError(
+                    f"{name} is shorter than {SECRET_CHARACTERS_MIN} characters.",
+                    "Set a long random one, e.g. from `openssl rand -hex 24`.",
+                )
+        if missing:
+            raise ConfigurationError(
+                f"Not set: {', '.join(missing)}.",
+                "Set them in the environment or in .env (see .env.example).",
+            )
+
+    def load_config(self) -> SyncConfig:
+        """Read and check ``sync.yaml``.
+
+        Raises:
+            ConfigurationError: if it is missing, unreadable or wrong, with the offending path.
+        """
+        try:
+            text = self.sync_config.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(
+                f"SYNC_CONFIG {self.sync_config} cannot be read: {error.strerror}.",
+                "Copy sync.example.yaml to sync.yaml and adapt it.",
+            ) from error
+        config = parse_config(text, source=str(self.sync_config))
+        check_supported(config)
+        return config
+
+    def stop_requested(self) -> bool:
+        """Whether the supervisor asked everything to come to an end."""
+        return self.sync_stop_file is not None and self.sync_stop_file.exists()
+
+
+def load_settings() -> Settings:
+    """Settings of this process.
+
+    Raises:
+        ConfigurationError: naming each setting with a bad value (never the value).
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            for item in error.errors(include_input=False, include_url=False)
+        )
+        raise ConfigurationError(f"Settings are wrong: {problems}.", "See .env.example.") from None
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return settings
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """The environment of a child process: ours, with DAGSTER_HOME made absolute."""
+    return {**os.environ, "DAGSTER_HOME": str(settings.home)}

@@ -1,0 +1,43 @@
+"""Small named texts with their age: schemas that every process shares."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from kommo_airtable_sync.store.database import Database
+from kommo_airtable_sync.store.schema import documents
+
+
+class Documents:
+    """A key-value shelf in SQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, name: str, fresh_seconds: float | None = None) -> str | None:
+        """The text, if there is one not older than ``fresh_seconds`` (None: any age)."""
+        with self._database.read() as connection:
+            now = self._database.now(connection)
+            row = connection.execute(sa.select(documents).where(documents.c.name == name)).first()
+        if row is None or (fresh_seconds is not None and now - row.stored_at > fresh_seconds):
+            return None
+        return str(row.body)
+
+    def age_seconds(self, name: str) -> float | None:
+        """How old the text is; None if there is none."""
+        with self._database.read() as connection:
+            now = self._database.now(connection)
+            at = connection.scalar(sa.select(documents.c.stored_at).where(documents.c.name == name))
+        return None if at is None else now - float(at)
+
+    def put(self, name: str, body: str) -> None:
+        """Store or replace the text."""
+        with self._database.write() as connection:
+            values = {"body": body, "stored_at": self._database.now(connection)}
+            insert = (sqlite.insert if self._database.is_sqlite else postgresql.insert)(documents)
+            connection.execute(
+                insert.values(name=name, **values).on_conflict_do_update(
+                    index_elements=[documents.c.name], set_=values
+                )
+            )

@@ -28,6 +28,8 @@ from kommo_airtable_sync.receiver.group_commit import GroupCommit, Inbox, NotSto
 
 BODY_BYTES_MAX = 1024 * 1024
 BODY_SECONDS_MAX = 10.0
+PARSE_BYTES_INLINE = 64 * 1024
+"""1 MiB takes about 0.1 s to parse: too long to keep everybody else waiting."""
 SECRET_LENGTH_MIN = 16
 
 _log = logging.getLogger("kommo_airtable_sync.receiver")
@@ -73,7 +75,10 @@ def create_app(
             return PlainTextResponse("the body did not arrive in time", 408)
         if body is None:
             return PlainTextResponse(f"at most {BODY_BYTES_MAX} bytes", 413)
-        events = kommo_events(body, links=links)
+        if len(body) < PARSE_BYTES_INLINE:
+            events = kommo_events(body, links=links)
+        else:
+            events = await asyncio.to_thread(kommo_events, body, links=links)
         try:
             if events:
                 await group.submit(events)

@@ -1,0 +1,101 @@
+"""/metrics: Prometheus text from the counters that all processes share in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from kommo_airtable_sync.store import counters, limiter
+from kommo_airtable_sync.store.database import Database
+from kommo_airtable_sync.store.reports import Reports
+from kommo_airtable_sync.store.runners import Runners
+
+PREFIX = "kommo_airtable_sync_"
+
+
+def metrics_text(database: Database, limits: Database) -> bytes:
+    """The whole page."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Store(database, limits))
+    return generate_latest(registry)
+
+
+class _Store(Collector):
+    """Reads the store once for each scrape."""
+
+    def __init__(self, database: Database, limits: Database) -> None:
+        self._database = database
+        self._limits = limits
+
+    def collect(self) -> Iterable[Metric]:
+        totals = counters.read_all(self._database)
+        yield _counter(
+            "events_received", "Events by source and state.", ("source", "state"), totals
+        )
+        yield _counter("events_settled", "Events by outcome.", ("outcome",), totals)
+        yield _latency(totals)
+        yield from self._inbox()
+        yield from self._calls()
+
+    def _inbox(self) -> Iterator[Metric]:
+        reports = Reports(self._database)
+        depth = GaugeMetricFamily(
+            PREFIX + "inbox_events", "Unsettled and failed events.", labels=["state"]
+        )
+        for state, count in reports.inbox_counts().items():
+            depth.add_metric([state], float(str(count)))
+        yield depth
+        age = GaugeMetricFamily(
+            PREFIX + "inbox_oldest_pending_seconds", "Age of the oldest event waiting."
+        )
+        age.add_metric([], reports.oldest_pending_seconds() or 0.0)
+        yield age
+        paused = GaugeMetricFamily(
+            PREFIX + "side_paused", "1 while nobody calls this API.", labels=["side"]
+        )
+        pauses = Runners(self._database).pauses()
+        for side in ("kommo", "airtable"):
+            paused.add_metric([side], 1.0 if side in pauses else 0.0)
+        yield paused
+
+    def _calls(self) -> Iterator[Metric]:
+        calls = CounterMetricFamily(PREFIX + "api_calls", "Calls by API.", labels=["side"])
+        throttled = CounterMetricFamily(
+            PREFIX + "api_throttled", "Answers 429 by API.", labels=["side"]
+        )
+        for side, (made, refused) in sorted(limiter.usage(self._limits).items()):
+            calls.add_metric([side], made)
+            throttled.add_metric([side], refused)
+        yield calls
+        yield throttled
+
+
+def _counter(
+    name: str, text: str, labels: tuple[str, ...], totals: dict[tuple[str, str], float]
+) -> Metric:
+    family = CounterMetricFamily(PREFIX + name, text, labels=list(labels))
+    for (counter, label), value in sorted(totals.items()):
+        if counter == name:
+            family.add_metric(label.split(",", len(labels) - 1), value)
+    return family
+
+
+def _latency(totals: dict[tuple[str, str], float]) -> Metric:
+    family = HistogramMetricFamily(
+        PREFIX + "event_latency_seconds", "From received to settled, live events."
+    )
+    edges = [*(str(edge) for edge in counters.LATENCY_BUCKETS), "+Inf"]
+    counts = accumulate(totals.get(("latency_bucket", edge), 0.0) for edge in edges)
+    family.add_metric(
+        [], list(zip(edges, counts, strict=True)), totals.get(("latency_sum", ""), 0.0)
+    )
+    return family

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 from kommo_airtable_sync.sandbox.airtable.access import Token
 from kommo_airtable_sync.sandbox.airtable.data import Actor
@@ -57,8 +57,9 @@ class RecordsCall:
     def by_id(self) -> bool:
         """``returnFieldsByFieldId``, from the body or the query."""
         name = "returnFieldsByFieldId"
-        body = cast("dict[str, Json]", self.body if isinstance(self.body, dict) else {})
-        return flag(body.get(name)) or flag(self.query.get(name))
+        body = self.body
+        in_body = isinstance(body, dict) and flag(body_object(body).get(name))
+        return in_body or flag(self.query.get(name))
 
 
 class RecordsApi:

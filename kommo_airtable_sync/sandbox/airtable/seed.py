@@ -13,6 +13,7 @@ _INSTANT = {**_DAY, "timeFormat": {"name": "24hour", "format": "HH:mm"}, "timeZo
 _MONEY = {"precision": 2, "symbol": "$"}
 _WHOLE = {"precision": 0}
 
+# The names of the Kommo stand-in's account, so that a mapping needs no create_options.
 STAGES = (
     "New",
     "Qualified",
@@ -22,12 +23,16 @@ STAGES = (
     "Lost",
     "In Progress",
     "Onboarding",
+    "Contract Sent",
+    "Discovery",
+    "Pilot",
+    "Procurement",
 )
 _PIPELINES = ("Sales", "Enterprise")
-_TAGS = ("vip", "internal", "test")
+_TAGS = ("hot", "VIP", "späť", "повтор", "newsletter", "partner", "internal", "test")
 _REGIONS = ("EU", "UK", "US")
-_PRODUCTS = ("Basic", "Pro", "Enterprise", "Support")
-_SOURCES = ("Website", "Referral", "Event", "Cold Call")
+_PRODUCTS = ("CRM", "Chat", "Voice", "Reports")
+_SOURCES = ("Inbound", "Outbound", "Partner")
 _ONBOARDING = ("Not started", "In progress", "Done")
 
 

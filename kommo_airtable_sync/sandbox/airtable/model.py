@@ -209,6 +209,8 @@ class AirtableModel:
             return whoami(token, self.users)
         if route.name == "/v0/meta/bases" and method == "GET":
             return list_bases(token, self.bases.values())
+        if not route.base:
+            raise not_found()
         base = self.bases.get(route.base)
         if base is None or not token.sees(base.id):
             raise not_yours()

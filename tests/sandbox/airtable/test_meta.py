@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import pytest
+
+from kommo_airtable_sync.sandbox.airtable.access import Token
+from kommo_airtable_sync.sandbox.airtable.seed import BASE_ID
+from tests.sandbox.airtable.caller import Caller
+
+TABLES = f"/v0/meta/bases/{BASE_ID}/tables"
+
+
+def test_whoami_tells_the_email_only_with_its_scope(api: Caller) -> None:
+    shown = api.ok("GET", "/v0/meta/whoami")
+    assert shown == {"id": "usrSandbox0000000", "email": "sync@example.com"}
+    api.token = "patBare"
+    api.model.tokens["patBare"] = Token(user="usrSandbox0000000", scopes=[])
+    assert api.ok("GET", "/v0/meta/whoami") == {"id": "usrSandbox0000000"}
+
+
+def test_bases_are_listed_with_the_permission_level(api: Caller) -> None:
+    base = {"id": BASE_ID, "name": "Sandbox", "permissionLevel": "create"}
+    assert api.ok("GET", "/v0/meta/bases") == {"bases": [base]}
+
+
+def test_the_seeded_schema_has_deals_and_clients_linked_both_ways(api: Caller) -> None:
+    deals, clients = api.ok("GET", TABLES)["tables"]
+    assert (deals["name"], clients["name"]) == ("Deals", "Clients")
+    fields = {each["name"]: each for each in deals["fields"]}
+    assert deals["primaryFieldId"] == fields["Deal Name"]["id"]
+    assert {name: each["type"] for name, each in fields.items()} == {
+        "Deal Name": "singleLineText",
+        "Kommo Deal ID": "number",
+        "Stage": "singleSelect",
+        "Pipeline": "singleSelect",
+        "Amount": "currency",
+        "Manager": "singleLineText",
+        "Manager Email": "email",
+        "Tags": "multipleSelects",
+        "Region": "singleSelect",
+        "Region Code": "singleLineText",
+        "Seats": "number",
+        "Contract Date": "date",
+        "Kickoff": "dateTime",
+        "VIP": "checkbox",
+        "Products": "multipleSelects",
+        "Website": "url",
+        "Notes": "multilineText",
+        "Budget": "currency",
+        "Source Type": "singleSelect",
+        "Created": "dateTime",
+        "Closed": "dateTime",
+        "Onboarding Status": "singleSelect",
+        "Sync Status": "singleLineText",
+        "Last Modified": "lastModifiedTime",
+        "Client": "multipleRecordLinks",
+    }
+    assert fields["Kommo Deal ID"]["options"] == {"precision": 0}
+    assert fields["Kickoff"]["options"]["timeZone"] == "utc"
+    link = next(each for each in clients["fields"] if each["name"] == "Deals")
+    assert link["options"]["inverseLinkFieldId"] == fields["Client"]["id"]
+    assert fields["Client"]["options"]["inverseLinkFieldId"] == link["id"]
+    ids = [each["id"] for each in deals["fields"]] + [deals["id"], deals["views"][0]["id"]]
+    assert {len(each) for each in ids} == {17}
+
+
+def test_visible_fields_come_when_included(api: Caller) -> None:
+    deals = api.ok("GET", TABLES, [("include", "visibleFieldIds")])["tables"][0]
+    assert deals["views"][0]["visibleFieldIds"] == [each["id"] for each in deals["fields"]]
+    assert "visibleFieldIds" not in api.ok("GET", TABLES)["tables"][0]["views"][0]
+
+
+def test_a_table_is_created_with_its_fields_or_not_at_all(api: Caller) -> None:
+    text = {"name": "Name", "type": "singleLineText", "description": "said"}
+    made = api.ok("POST", TABLES, body={"name": "New", "fields": [text]})
+    assert made["fields"][0]["description"] == "said"
+    assert made["primaryFieldId"] == made["fields"][0]["id"]
+    assert api.ok("POST", "New", body={"fields": {"Name": "x"}})
+    bad = {"name": "Bad", "type": "formula"}
+    for body in (
+        {"name": "new", "fields": [text]},
+        {"name": "Other", "fields": []},
+        {"name": "Other", "fields": [text, bad]},
+        {"name": "", "fields": [text]},
+    ):
+        assert api.refused("POST", TABLES, body=body)[0] == 422
+    assert len(api.base.tables) == 3
+
+
+def test_a_field_is_created_with_options_and_their_ids(api: Caller) -> None:
+    path = f"{TABLES}/{api.table().id}/fields"
+    options = {"choices": [{"name": "A"}]}
+    made = api.ok("POST", path, body={"name": "New", "type": "singleSelect", "options": options})
+    assert made["options"]["choices"][0]["id"].startswith("sel")
+    assert api.get(api.create(New="A"))["New"] == "A"
+
+
+@pytest.mark.parametrize(
+    ("definition", "kind"),
+    [
+        ({"name": "X", "type": "autoNumber"}, "UNSUPPORTED_FIELD_TYPE_FOR_CREATE"),
+        ({"name": "X", "type": "nonsense"}, "UNSUPPORTED_FIELD_TYPE_FOR_CREATE"),
+        ({"name": "X", "type": "number"}, "INVALID_FIELD_TYPE_OPTIONS_FOR_CREATE"),
+        (
+            {"name": "X", "type": "multipleRecordLinks", "options": {"linkedTableId": "tblNo"}},
+            "INVALID_FIELD_TYPE_OPTIONS_FOR_CREATE",
+        ),
+        ({"name": "Seats", "type": "email"}, "DUPLICATE_OR_EMPTY_FIELD_NAME"),
+        ({"name": "", "type": "email"}, "DUPLICATE_OR_EMPTY_FIELD_NAME"),
+    ],
+)
+def test_a_field_that_cannot_be_created_is_refused(api: Caller, definition, kind: str) -> None:
+    path = f"{TABLES}/{api.table().id}/fields"
+    assert api.refused("POST", path, body=definition)[:2] == (422, kind)
+
+
+def test_only_name_and_description_of_a_field_can_be_changed(api: Caller) -> None:
+    record, field = api.create(Seats=3), api.field("Seats")
+    path = f"{TABLES}/{api.table().id}/fields/{field.id}"
+    shown = api.ok("PATCH", path, body={"name": "Chairs", "description": "d"})
+    assert (shown["name"], shown["description"]) == ("Chairs", "d")
+    assert api.get(record)["Chairs"] == 3
+    assert api.refused("PATCH", f"Deals/{record}", body={"fields": {"Seats": 1}})[0] == 422
+    for body in ({}, {"options": {"precision": 2}}, {"description": "x" * 20_001}):
+        assert api.refused("PATCH", path, body=body)[:2] == (422, "INVALID_REQUEST_UNKNOWN")
+    assert api.refused("PATCH", path, body={"name": "Stage"})[0] == 422
+
+
+def test_a_table_can_be_renamed(api: Caller) -> None:
+    path = f"{TABLES}/{api.table().id}"
+    assert api.ok("PATCH", path, body={"name": "Sales"})["name"] == "Sales"
+    assert api.ok("GET", "Sales") == {"records": []}
+    assert api.refused("PATCH", path, body={"name": "clients"})[0] == 422
+
+
+@pytest.mark.parametrize("path", ["tblNo", "tblNo/fields"])
+def test_an_unknown_table_or_field_looks_ungranted(api: Caller, path: str) -> None:
+    method = "POST" if path.endswith("fields") else "PATCH"
+    assert api.refused(method, f"{TABLES}/{path}", body={"name": "x"})[0] == 403
+    unknown = f"{TABLES}/{api.table().id}/fields/fldNo"
+    assert api.refused("PATCH", unknown, body={"name": "x"})[0] == 403

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
@@ -79,5 +78,5 @@ def model(clock: TurnedClock) -> KommoModel:
 
 
 @pytest.fixture
-def call(model: KommoModel, clock: TurnedClock) -> Iterator[Caller]:
-    yield Caller(model, clock)
+def call(model: KommoModel, clock: TurnedClock) -> Caller:
+    return Caller(model, clock)

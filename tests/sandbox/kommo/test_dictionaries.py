@@ -1,0 +1,156 @@
+"""Pipelines, users, account, tags, notes, links, events and webhook subscriptions."""
+
+from __future__ import annotations
+
+from kommo_airtable_sync.sandbox.kommo.seed import ENTERPRISE_ID, SALES_ID
+from tests.sandbox.kommo.conftest import Caller
+
+HOOK = {"destination": "https://example.test/a?token=1", "settings": ["add_lead"]}
+
+
+def test_every_pipeline_has_unsorted_won_and_lost(call: Caller):
+    pipelines = call("GET", "leads/pipelines").rows("pipelines")
+    assert [(each["name"], each["is_main"]) for each in pipelines] == [
+        ("Sales", True),
+        ("Enterprise", False),
+    ]
+    for each in pipelines:
+        statuses = each["_embedded"]["statuses"]
+        assert [s["type"] for s in statuses] == [1] + [0] * (len(statuses) - 1)
+        assert [(s["id"], s["sort"], s["color"], s["is_editable"]) for s in statuses[-2:]] == [
+            (142, 10000, "#CCFF66", False),
+            (143, 11000, "#D5D8DB", False),
+        ]
+        assert 4 <= len(statuses) - 3 <= 5
+    assert call("GET", f"leads/pipelines/{ENTERPRISE_ID}").json["name"] == "Enterprise"
+    assert call("GET", "leads/pipelines/1").status == 404
+
+
+def test_users_need_admin_rights(call: Caller):
+    users = call("GET", "users").json
+    assert users["_total_items"] == 4
+    active = [each["rights"]["is_active"] for each in users["_embedded"]["users"]]
+    assert active.count(False) == 1
+    call.model.settings.token_is_admin = False
+    refused = call("GET", "users")
+    assert (refused.status, refused.json["title"]) == (403, "Forbidden")
+
+
+def test_the_account_tells_its_zone_only_via_with(call: Caller):
+    assert "_embedded" not in call("GET", "account").json
+    shown = call("GET", "account?with=datetime_settings").json
+    assert shown["_embedded"]["datetime_settings"]["timezone"] == "Europe/Berlin"
+    assert shown["current_user_id"] == 11087001
+
+
+def test_loss_reasons_are_listed(call: Caller):
+    names = [each["name"] for each in call("GET", "leads/loss_reasons").rows("loss_reasons")]
+    assert names == ["Too expensive", "No budget", "Chose a competitor"]
+
+
+def test_a_known_tag_name_answers_with_its_id(call: Caller):
+    assert call("GET", "leads/tags").status == 204
+    first = call("POST", "leads/tags", [{"name": "hot"}]).rows("tags")[0]["id"]
+    assert call("POST", "leads/tags", [{"name": "hot"}]).rows("tags")[0]["id"] == first
+    assert call("GET", "leads/tags?filter[name]=hot").rows("tags")[0]["id"] == first
+    assert call("GET", "leads/tags?filter[name]=cold").status == 204
+    assert call("GET", "contacts/tags").status == 204
+
+
+def test_notes_are_added_and_listed(call: Caller):
+    lead_id = call.lead(name="a")
+    note = {"note_type": "common", "params": {"text": "hello"}}
+    assert call("POST", f"leads/{lead_id}/notes", [note]).rows("notes")[0]["entity_id"] == lead_id
+    assert call("POST", "leads/notes", [note | {"entity_id": 5}]).status == 400
+    listed = call("GET", f"leads/{lead_id}/notes").rows("notes")
+    assert [each["params"] for each in listed] == [{"text": "hello"}]
+    assert len(call("GET", "leads/notes").rows("notes")) == 1
+
+
+def test_links_are_seen_from_both_ends_and_one_contact_is_main(call: Caller):
+    lead_id = call.lead(name="a")
+    made = call("POST", "contacts", [{"name": "A"}, {"name": "B"}]).rows("contacts")
+    one, two = (each["id"] for each in made)
+    for contact in (one, two):
+        body = [
+            {"to_entity_id": contact, "to_entity_type": "contacts", "metadata": {"is_main": True}}
+        ]
+        answer = call("POST", f"leads/{lead_id}/link", body)
+    mains = {each["to_entity_id"]: each["metadata"] for each in answer.rows("links")}
+    assert mains == {one: {"main_contact": False}, two: {"main_contact": True}}
+    back = call("GET", f"contacts/{one}?with=leads").json["_embedded"]["leads"]
+    assert [each["id"] for each in back] == [lead_id]
+    gone = [{"to_entity_id": one, "to_entity_type": "contacts"}]
+    assert call("POST", f"leads/{lead_id}/unlink", gone).status == 204
+    left = call("GET", f"leads/{lead_id}?with=contacts").json["_embedded"]["contacts"]
+    assert [each["id"] for each in left] == [two]
+
+
+def test_contacts_and_companies_work_like_leads(call: Caller):
+    made = call("POST", "companies", [{"name": "Acme"}]).rows("companies")[0]["id"]
+    assert call("PATCH", "companies", [{"id": made, "name": "Acme 2"}]).status == 200
+    assert call("GET", f"companies/{made}").json["name"] == "Acme 2"
+    assert call("GET", "companies?query=acme").rows("companies")[0]["id"] == made
+    assert call("GET", "companies/5").status == 204
+    patched = call("POST", "contacts", [{"name": "P"}]).rows("contacts")[0]
+    assert (patched["is_deleted"], patched["is_unsorted"]) == (False, False)
+
+
+def test_events_come_from_the_change_log(call: Caller):
+    lead_id = call.lead(name="a")
+    call.clock.sleep(5)
+    moved = {"status_id": SALES_ID * 10 + 2, "responsible_user_id": 11087002, "price": 5}
+    call("PATCH", f"leads/{lead_id}", moved | {"tags_to_add": [{"name": "t"}]})
+    call.control("DELETE", f"leads/{lead_id}")
+    events = call("GET", "events").rows("events")
+    assert {each["type"] for each in events} == {
+        "lead_added",
+        "lead_status_changed",
+        "entity_responsible_changed",
+        "sale_field_changed",
+        "entity_tag_added",
+        "lead_deleted",
+    }
+    assert all(len(each["id"]) == 26 for each in events)
+    status = call("GET", "events?filter[type][]=lead_status_changed").rows("events")[0]
+    assert status["value_after"] == [
+        {"lead_status": {"id": SALES_ID * 10 + 2, "pipeline_id": SALES_ID}}
+    ]
+    assert status["value_before"][0]["lead_status"]["id"] == SALES_ID * 10 + 1
+    assert len(call("GET", "events?filter[created_at]=1772452800").rows("events")) == 5
+    query = f"events?filter[entity][]=lead&filter[entity_id][]={lead_id}&filter[created_at][to]=1772452800"
+    assert [each["type"] for each in call("GET", query).rows("events")] == ["lead_added"]
+    assert call("GET", "events?filter[entity][]=contact").status == 204
+
+
+def test_at_most_100_events_a_page(call: Caller):
+    call("POST", "leads", [{"name": str(n)} for n in range(120)])
+    assert len(call("GET", "events?limit=250").rows("events")) == 100
+
+
+def test_webhooks_are_keyed_by_destination(call: Caller):
+    made = call("POST", "webhooks", HOOK)
+    assert made.status == 201
+    assert made.json.items() >= HOOK.items()
+    assert made.json["disabled"] is False
+    again = call("POST", "webhooks", HOOK | {"settings": ["update_lead"]})
+    assert (again.status, again.json["id"]) == (201, made.json["id"])
+    listed = call("GET", "webhooks").json
+    assert listed["_total_items"] == 1
+    assert listed["_embedded"]["webhooks"][0]["settings"] == ["update_lead"]
+    assert call("GET", "webhooks?filter[destination]=x").json["_total_items"] == 0
+    body = {"destination": HOOK["destination"]}
+    assert call("DELETE", "webhooks", body).status == 204
+    assert call("DELETE", "webhooks", body).status == 404
+
+
+def test_bad_subscriptions_are_refused(call: Caller):
+    assert call("POST", "webhooks", {"destination": "https://x"}).status == 400
+    unknown = call("POST", "webhooks", HOOK | {"settings": ["lead_exploded"]})
+    assert unknown.json["validation-errors"][0]["errors"][0]["path"] == "settings.0"
+    for n in range(100):
+        assert call("POST", "webhooks", HOOK | {"destination": f"https://x/{n}"}).status == 201
+    assert call("POST", "webhooks", HOOK).status == 422
+    call.model.settings.token_is_admin = False
+    for method in ("GET", "POST", "DELETE"):
+        assert call(method, "webhooks", HOOK).status == 403

@@ -148,7 +148,7 @@ def _error_parts(body: str | bytes) -> tuple[str, str]:
     message: object = told.get("message")
     return (
         error[:100] if isinstance(error, str) else "",
-        message[:DETAIL_LENGTH_MAX] if isinstance(message, str) else "",
+        message[:DETAIL_LENGTH_MAX].rstrip(".") if isinstance(message, str) else "",
     )
 
 

@@ -193,14 +193,7 @@ def _merge_sets(
     """Each side gets what the other added and loses what the other removed."""
     to_kommo = (kommo | (airtable - base_airtable)) - (base_airtable - airtable)
     to_airtable = (airtable | (kommo - base_kommo)) - (base_kommo - kommo)
-    return Decision(
-        "set_merged",
-        write_airtable=to_airtable != airtable,
-        airtable_value=normalise(to_airtable),
-        write_kommo=to_kommo != kommo,
-        kommo_value=normalise(to_kommo),
-        agree=to_airtable == airtable and to_kommo == kommo,
-    )
+    return _to_each("set_merged", (kommo, to_kommo), (airtable, to_airtable))
 
 
 def _first_meeting(
@@ -273,15 +266,8 @@ def _create(owner: Owner, kommo: Canonical, bases: Sequence[Agreed]) -> Decision
     """A new record starts with Kommo's values, or the ledger's if it was Airtable's to decide."""
     if owner == "airtable" and bases:
         kept = bases[0][1]
-        taken_back = not same(kommo, bases[0][0])
-        return Decision(
-            "recreated",
-            write_airtable=not is_blank(kept),
-            airtable_value=kept,
-            write_kommo=taken_back,
-            kommo_value=kept,
-            agree=is_blank(kept) and not taken_back,
-        )
+        wanted = kommo if same(kommo, bases[0][0]) else kept
+        return _to_each("recreated", (kommo, wanted), (None, kept))
     if is_blank(kommo):
         return Decision("recreated" if bases else "created", agree=True)
     return _to_airtable(kommo, "recreated" if bases else "created")
@@ -293,6 +279,21 @@ def _to_airtable(value: Canonical, rule: Rule) -> Decision:
 
 def _to_kommo(value: Canonical, rule: Rule) -> Decision:
     return Decision(rule, write_kommo=True, kommo_value=value)
+
+
+def _to_each(
+    rule: Rule, kommo: tuple[Canonical, Canonical], airtable: tuple[Canonical, Canonical]
+) -> Decision:
+    """Write to each side, given as (what it has, what it shall have), that has something else."""
+    write_kommo, write_airtable = not same(*kommo), not same(*airtable)
+    return Decision(
+        rule,
+        write_airtable=write_airtable,
+        airtable_value=normalise(airtable[1]) if write_airtable else None,
+        write_kommo=write_kommo,
+        kommo_value=normalise(kommo[1]) if write_kommo else None,
+        agree=not write_airtable and not write_kommo,
+    )
 
 
 def _set(value: Canonical) -> frozenset[str]:

@@ -1,0 +1,377 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kommo_airtable_sync.core.canonical import is_blank, same
+from kommo_airtable_sync.core.merge import (
+    MISSING,
+    UNREAD,
+    Decision,
+    merge_field,
+    needs_record,
+)
+from tests.core.accounts import mapping_of
+
+OWNERS = ("kommo", "airtable", "both")
+POLICIES = ("kommo", "airtable", "newest", "hold")
+NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+TEXTS = (None, "x", "y", "z")
+SETS = (None, frozenset("a"), frozenset("ab"), frozenset("bc"))
+TIMES = (None, NOON, NOON + timedelta(seconds=1), NOON + timedelta(seconds=2))
+
+
+def merge(kommo, airtable, *bases, owner="both", on_conflict="hold", **more) -> Decision:
+    return merge_field(
+        owner=owner, on_conflict=on_conflict, kommo=kommo, airtable=airtable, bases=bases, **more
+    )
+
+
+def to_airtable(value, rule) -> Decision:
+    return Decision(rule, write_airtable=True, airtable_value=value)
+
+
+def to_kommo(value, rule) -> Decision:
+    return Decision(rule, write_kommo=True, kommo_value=value)
+
+
+def applied(kommo, airtable, decision: Decision):
+    """Both sides after the decision's writes have arrived."""
+    airtable = None if airtable is MISSING else airtable
+    return (
+        decision.kommo_value if decision.write_kommo else kommo,
+        decision.airtable_value if decision.write_airtable else airtable,
+    )
+
+
+def every_case():
+    """Every owner, policy, base and pair of values: blank, equal, different, missing."""
+    for values in (TEXTS, SETS):
+        all_bases = [(), *(((k, a),) for k, a in product(values, values))]
+        yield from product(OWNERS, POLICIES, values, (*values, MISSING), all_bases, (None, NOON))
+
+
+# --- the table of design 3.2 ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("owner", OWNERS)
+def test_nothing_changed_is_nothing_to_do(owner, policy):
+    found = merge("x", "x", ("x", "x"), owner=owner, on_conflict=policy)
+    assert found == Decision("in_step", agree=True)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("owner", OWNERS)
+def test_both_changed_to_the_same_agree(owner, policy):
+    assert merge("y", "y", ("x", "x"), owner=owner, on_conflict=policy).agree
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+def test_a_value_that_one_side_keeps_rounded_is_no_edit(owner):
+    found = merge("10", "10.5", ("10", "10.5"), owner=owner)
+    assert found == Decision("unchanged", agree=True)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_change_on_one_side_goes_to_the_other(policy):
+    more = {"on_conflict": policy}
+    assert merge("y", "x", ("x", "x"), **more) == to_airtable("y", "kommo_changed")
+    assert merge("x", "y", ("x", "x"), **more) == to_kommo("y", "airtable_changed")
+    assert merge(None, "x", ("x", "x"), **more) == to_airtable(None, "kommo_changed")
+    assert merge("x", None, ("x", "x"), **more) == to_kommo(None, "airtable_changed")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_kommo_owns_always_goes_to_airtable(policy):
+    more = {"owner": "kommo", "on_conflict": policy}
+    assert merge("y", "x", ("x", "x"), **more) == to_airtable("y", "kommo_changed")
+    assert merge("x", "y", ("x", "x"), **more) == to_airtable("x", "kommo_owns")
+    assert merge("y", "z", ("x", "x"), **more) == to_airtable("y", "kommo_owns")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_airtable_owns_always_goes_to_kommo(policy):
+    more = {"owner": "airtable", "on_conflict": policy}
+    assert merge("x", "y", ("x", "x"), **more) == to_kommo("y", "airtable_changed")
+    assert merge("y", "x", ("x", "x"), **more) == to_kommo("x", "airtable_owns")
+    assert merge("y", "z", ("x", "x"), **more) == to_kommo("z", "airtable_owns")
+
+
+def test_two_different_edits_follow_the_policy():
+    assert merge("y", "z", ("x", "x"), on_conflict="kommo") == to_airtable("y", "conflict_kommo")
+    assert merge("y", "z", ("x", "x"), on_conflict="airtable") == to_kommo("z", "conflict_airtable")
+    assert merge("y", "z", ("x", "x"), on_conflict="hold") == Decision("conflict_held", held=True)
+
+
+@pytest.mark.parametrize(
+    ("kommo_s", "airtable_s", "found"),
+    [
+        (10, 5, to_airtable("y", "conflict_newest")),
+        (5, 10, to_kommo("z", "conflict_newest")),
+        (5, 7, to_kommo("z", "conflict_newest")),
+        (5, 6.9, to_airtable("y", "conflict_tie")),
+        (5, 5, to_airtable("y", "conflict_tie")),
+        (None, 5, to_airtable("y", "conflict_tie")),
+        (5, None, to_airtable("y", "conflict_tie")),
+    ],
+)
+def test_newest_goes_by_time_and_a_tie_goes_to_kommo(kommo_s, airtable_s, found):
+    def at(seconds):
+        return None if seconds is None else NOON + timedelta(seconds=seconds)
+
+    times = {"kommo_at": at(kommo_s), "airtable_at": at(airtable_s)}
+    assert merge("y", "z", ("x", "x"), on_conflict="newest", **times) == found
+
+
+# --- first meeting -------------------------------------------------------------------------------
+
+
+def test_a_blank_never_overwrites_a_value_at_the_first_meeting():
+    assert merge("x", None, owner="kommo") == to_airtable("x", "first_meeting")
+    assert merge("x", None, owner="both") == to_airtable("x", "first_meeting")
+    assert merge("x", None, owner="airtable") == to_airtable("x", "first_meeting")
+    assert merge(None, "x", owner="both") == to_kommo("x", "first_meeting")
+    assert merge(None, "x", owner="airtable") == to_kommo("x", "first_meeting")
+    # Kommo owns, so Kommo is not written to; Airtable's value stays until Kommo has one.
+    assert merge(None, "x", owner="kommo") == Decision("first_meeting_kept", agree=True)
+
+
+def test_two_values_follow_owner_or_policy_at_the_first_meeting():
+    assert merge("x", "y", owner="kommo") == to_airtable("x", "first_meeting")
+    assert merge("x", "y", owner="airtable") == to_kommo("y", "first_meeting")
+    assert merge("x", "y", on_conflict="kommo") == to_airtable("x", "first_meeting")
+    assert merge("x", "y", on_conflict="airtable") == to_kommo("y", "first_meeting")
+    assert merge("x", "y", on_conflict="newest") == to_airtable("x", "first_meeting")
+    assert merge("x", "y", on_conflict="hold") == Decision("conflict_held", held=True)
+    a, b = frozenset("a"), frozenset("b")
+    assert merge(a, b, on_conflict="kommo") == to_airtable(a, "first_meeting")
+
+
+def test_zero_and_false_are_values_not_blanks():
+    assert merge(False, True, owner="kommo") == to_airtable(False, "first_meeting")
+
+
+# --- records that do not exist -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+def test_a_new_record_starts_with_kommos_values(owner):
+    assert merge("x", MISSING, owner=owner) == to_airtable("x", "created")
+    assert merge(None, MISSING, owner=owner) == Decision("created", agree=True)
+
+
+def test_a_recreated_record_gets_back_what_its_owner_had():
+    assert merge("y", MISSING, ("x", "x"), owner="kommo") == to_airtable("y", "recreated")
+    assert merge("y", MISSING, ("x", "x"), owner="both") == to_airtable("y", "recreated")
+    assert merge("x", MISSING, ("x", "a"), owner="airtable") == to_airtable("a", "recreated")
+    taken_back = replace(to_airtable("a", "recreated"), write_kommo=True, kommo_value="a")
+    assert merge("y", MISSING, ("x", "a"), owner="airtable") == taken_back
+
+
+# --- sets ----------------------------------------------------------------------------------------
+
+
+def test_sets_merge_element_by_element():
+    found = merge(frozenset("abk"), frozenset("aw"), (frozenset("ab"), frozenset("ab")))
+    assert (found.airtable_value, found.kommo_value) == (frozenset("akw"), frozenset("akw"))
+    assert found.rule == "set_merged"
+    assert found.write_airtable
+    assert found.write_kommo
+
+
+def test_emptying_a_set_against_an_addition_leaves_the_addition():
+    found = merge(None, frozenset("ab"), (frozenset("a"), frozenset("a")))
+    assert (found.airtable_value, found.kommo_value) == (frozenset("b"), frozenset("b"))
+
+
+elements = st.sets(st.sampled_from("abcdef")).map(frozenset)
+
+
+@given(elements, elements, elements)
+def test_no_addition_and_no_removal_is_lost(base, kommo, airtable):
+    found = merge(kommo, airtable, (base, base))
+    kommo_then, airtable_then = applied(kommo, airtable, found)
+    assert same(kommo_then, airtable_then)
+    merged = kommo_then or frozenset()
+    assert merged == ((kommo | airtable) - ((base - kommo) | (base - airtable)))
+
+
+@given(elements, elements, elements)
+def test_sets_end_the_same_whichever_edit_is_merged_first(base, kommo, airtable):
+    def after(order):
+        k = a = ledger = base
+        for side in order:
+            # The person's edit, made on what they then see.
+            if side == "kommo":
+                k = (k - (base - kommo)) | (kommo - base)
+            else:
+                a = (a - (base - airtable)) | (airtable - base)
+            k, a = applied(k, a, merge(k, a, (ledger, ledger)))
+            ledger = k = k or frozenset()
+            a = a or frozenset()
+        return k, a
+
+    once = applied(kommo, airtable, merge(kommo, airtable, (base, base)))
+    assert after(("kommo", "airtable")) == after(("airtable", "kommo"))
+    assert same(after(("kommo", "airtable"))[0], once[0])
+
+
+# --- crashes: open intents -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("owner", ["kommo", "both"])
+def test_a_half_done_write_is_never_taken_for_an_edit(owner, policy):
+    def after_crash(kommo, airtable):
+        return merge(
+            kommo, airtable, ("x", "x"), intents=[("y", "y")], owner=owner, on_conflict=policy
+        )
+
+    assert after_crash("y", "y").agree  # it arrived
+    assert after_crash("y", "x") == to_airtable("y", "kommo_changed")  # it did not
+    assert after_crash("x", "y") == to_airtable("x", "kommo_changed")  # arrived; Kommo went back
+    assert after_crash("z", "y") == to_airtable("z", "kommo_changed")  # arrived; Kommo went on
+    assert after_crash("x", "x").agree  # it did not, and Kommo went back
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("owner", ["airtable", "both"])
+def test_a_half_done_write_to_kommo_is_no_edit_either(owner, policy):
+    def after_crash(kommo, airtable):
+        more = {"intents": [("y", "y")], "intents_to": "kommo"}
+        return merge(kommo, airtable, ("x", "x"), owner=owner, on_conflict=policy, **more)
+
+    assert after_crash("y", "y").agree
+    assert after_crash("x", "y") == to_kommo("y", "airtable_changed")
+    assert after_crash("y", "x") == to_kommo("x", "airtable_changed")
+    assert after_crash("y", "z") == to_kommo("z", "airtable_changed")
+
+
+def test_an_edit_after_the_write_arrived_is_still_an_edit():
+    assert merge("y", "y2", ("x", "x"), ("y", "y2"), on_conflict="hold").agree
+    arrived = {"intents": [("y", "y")], "on_conflict": "hold"}
+    assert merge("y", "edited", ("x", "x"), **arrived) == Decision("conflict_held", held=True)
+
+
+def test_a_first_write_that_did_not_arrive_is_a_first_meeting_still():
+    more = {"intents": [("y", "y")], "owner": "both", "on_conflict": "airtable"}
+    assert merge("y", None, **more) == to_airtable("y", "first_meeting")
+    assert merge("z", "y", **more) == to_airtable("z", "kommo_changed")
+
+
+# --- records that were not read ------------------------------------------------------------------
+
+
+def unread(kommo, *bases, intents=()):
+    return merge(kommo, UNREAD, *bases, owner="kommo", intents=intents)
+
+
+def test_unread_records_are_judged_by_kommos_column():
+    assert unread("x", ("x", "rounded")) == Decision("unchanged", agree=True)
+    assert unread("y", ("x", "y")) == to_airtable("y", "kommo_changed")
+    assert unread(None, ("x", "x")) == to_airtable(None, "kommo_changed")
+
+
+def test_an_unread_record_meets_kommos_values_but_not_its_blanks():
+    assert unread("x") == to_airtable("x", "first_meeting")
+    assert unread(None) == Decision("first_meeting_kept", agree=True)
+
+
+def test_an_open_intent_on_an_unread_record_is_written_again():
+    assert unread("y", ("x", "x"), intents=[("y", "y")]) == to_airtable("y", "kommo_changed")
+    assert unread("x", ("x", "x"), intents=[("y", "y")]) == to_airtable("x", "intent_open")
+    assert unread("x", intents=[("x", "x")]) == to_airtable("x", "intent_open")
+    assert unread(None, intents=[("x", "x")]) == to_airtable(None, "intent_open")
+
+
+@pytest.mark.parametrize("owner", ["airtable", "both"])
+def test_a_field_in_which_airtable_has_a_say_must_be_read(owner):
+    with pytest.raises(ValueError, match="without its record"):
+        merge("x", UNREAD, owner=owner)
+
+
+def test_only_mappings_that_kommo_owns_whole_do_without_the_record():
+    name = "airtable: Deal Name, kommo: name"
+    assert not needs_record(mapping_of(name, "airtable: Amount, kommo: price"))
+    assert needs_record(mapping_of(name, "airtable: Amount, kommo: price, owner: both"))
+    assert needs_record(mapping_of("airtable: Deal Name, kommo: name, owner: airtable"))
+
+
+# --- laws, over every combination ----------------------------------------------------------------
+
+
+def test_once_applied_a_merge_finds_nothing_more_to_do():
+    for owner, policy, kommo, airtable, bases, at in every_case():
+        more = {"owner": owner, "on_conflict": policy, "kommo_at": at, "airtable_at": at}
+        first = merge(kommo, airtable, *bases, **more)
+        after = applied(kommo, airtable, first)
+        if first.held:
+            assert merge(*after, *bases, **more) == first
+            continue
+        again = merge(*after, after, **more)
+        assert again.agree, (owner, policy, kommo, airtable, bases, first, again)
+        assert not again.write_airtable
+        assert not again.write_kommo
+
+
+def test_a_decision_is_one_thing_and_always_does_something():
+    for owner, policy, kommo, airtable, bases, at in every_case():
+        found = merge(kommo, airtable, *bases, owner=owner, on_conflict=policy, kommo_at=at)
+        writes = found.write_airtable or found.write_kommo
+        assert [writes, found.agree, found.held].count(True) == 1
+        if found.write_airtable:
+            assert airtable is MISSING or not same(found.airtable_value, airtable)
+        if found.write_kommo:
+            assert not same(found.kommo_value, kommo)
+
+
+def test_who_owns_a_field_alone_is_never_overwritten():
+    for owner, policy, kommo, airtable, bases, at in every_case():
+        found = merge(kommo, airtable, *bases, owner=owner, on_conflict=policy, kommo_at=at)
+        if owner == "kommo":
+            assert not found.write_kommo
+        if owner == "airtable" and airtable is not MISSING:
+            assert not found.write_airtable or is_blank(airtable)
+
+
+def test_only_owner_both_can_be_held():
+    for owner, policy, kommo, airtable, bases, at in every_case():
+        found = merge(kommo, airtable, *bases, owner=owner, on_conflict=policy, kommo_at=at)
+        assert not found.held or (owner, policy) == ("both", "hold")
+
+
+def test_a_blank_never_wins_a_first_meeting():
+    for owner, policy, kommo, airtable, bases, _ in every_case():
+        if bases:
+            continue
+        found = merge(kommo, airtable, owner=owner, on_conflict=policy)
+        assert not (found.write_airtable and is_blank(found.airtable_value))
+        assert not (found.write_kommo and is_blank(found.kommo_value))
+
+
+def test_the_merge_is_the_same_seen_from_the_other_side():
+    other = {"kommo": "airtable", "airtable": "kommo"}
+    for values in (TEXTS, SETS):
+        for owner, policy, k, a, bk, ba, t1, t2 in product(
+            OWNERS, POLICIES, values, values, values, values, TIMES, TIMES
+        ):
+            if policy != "newest" and (t1, t2) != (None, None):
+                continue
+            here = merge(
+                k, a, (bk, ba), owner=owner, on_conflict=policy, kommo_at=t1, airtable_at=t2
+            )
+            if here.rule == "conflict_tie":
+                continue  # a tie goes to Kommo, from wherever it is seen
+            there = merge(
+                a, k, (ba, bk), owner=other.get(owner, owner),
+                on_conflict=other.get(policy, policy), kommo_at=t2, airtable_at=t1,
+            )  # fmt: skip
+            assert (here.write_airtable, here.airtable_value, here.agree, here.held) == (
+                there.write_kommo, there.kommo_value, there.agree, there.held,
+            )  # fmt: skip

@@ -8,16 +8,10 @@ from pydantic import BaseModel, ConfigDict
 
 from kommo_airtable_sync.sandbox.airtable.refusal import not_permitted, not_yours, typed
 
-SCOPES = frozenset(
-    (
-        "data.records:read",
-        "data.records:write",
-        "schema.bases:read",
-        "schema.bases:write",
-        "webhook:manage",
-        "user.email:read",
-    )
-)
+SCOPES = frozenset((
+    "data.records:read", "data.records:write", "schema.bases:read", "schema.bases:write",
+    "webhook:manage", "user.email:read"
+))  # fmt: skip
 _RANK = {"read": 0, "comment": 1, "edit": 2, "create": 3, "owner": 4}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Mapping
@@ -182,10 +183,9 @@ class AirtableModel:
         upsert = b'"performUpsert"' in arrival.body
         if self.settings.serialised_upserts or not upsert or arrival.route is None:
             return
-        try:
+        # What is wrong with the call is said when it is applied, after the token was checked.
+        with contextlib.suppress(Refusal):
             arrival.matches = self._records().matches(arrival.route, self._json(arrival.body))
-        except Refusal as refusal:
-            arrival.refusal = refusal
 
     def _records(self) -> RecordsApi:
         writing = Writing(self.data, self.ids, self.users, self.settings, self.refused)

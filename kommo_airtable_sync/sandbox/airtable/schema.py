@@ -15,51 +15,18 @@ Json = Any
 _ALPHABET = string.ascii_letters + string.digits
 _ID = re.compile(r"(app|tbl|fld|viw|rec|usr|sel|att|itr)[0-9A-Za-z]{14}")
 
-COMPUTED = frozenset(
-    (
-        "autoNumber",
-        "count",
-        "createdTime",
-        "lastModifiedTime",
-        "createdBy",
-        "lastModifiedBy",
-        "formula",
-        "rollup",
-        "multipleLookupValues",
-        "button",
-        "aiText",
-        "externalSyncSource",
-    )
-)
-_PLAIN = frozenset(
-    (
-        "singleLineText",
-        "multilineText",
-        "richText",
-        "email",
-        "url",
-        "phoneNumber",
-        "multipleAttachments",
-        "singleCollaborator",
-        "multipleCollaborators",
-        "barcode",
-    )
-)
-_WITH_OPTIONS = frozenset(
-    (
-        "number",
-        "currency",
-        "percent",
-        "rating",
-        "duration",
-        "date",
-        "dateTime",
-        "checkbox",
-        "singleSelect",
-        "multipleSelects",
-        "multipleRecordLinks",
-    )
-)
+COMPUTED = frozenset((
+    "autoNumber", "count", "createdTime", "lastModifiedTime", "createdBy", "lastModifiedBy",
+    "formula", "rollup", "multipleLookupValues", "button", "aiText", "externalSyncSource"
+))  # fmt: skip
+_PLAIN = frozenset((
+    "singleLineText", "multilineText", "richText", "email", "url", "phoneNumber",
+    "multipleAttachments", "singleCollaborator", "multipleCollaborators", "barcode"
+))  # fmt: skip
+_WITH_OPTIONS = frozenset((
+    "number", "currency", "percent", "rating", "duration", "date", "dateTime", "checkbox",
+    "singleSelect", "multipleSelects", "multipleRecordLinks"
+))  # fmt: skip
 # Upsert may merge on these (AT:update-multiple-records, reference 1.7); more by a setting.
 MERGE_TYPES = frozenset(
     ("number", "singleLineText", "multilineText", "singleSelect", "multipleSelects", "date")

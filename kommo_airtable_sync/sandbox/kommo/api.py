@@ -66,6 +66,22 @@ def items_of(body: bytes) -> list[Json]:
     return items
 
 
+def require(items: list[Json], **types: type) -> list[Json]:
+    """The items, if each has these keys with these types.
+
+    Raises:
+        Refused: 400 that names every key missing or wrong.
+    """
+    errors = ItemErrors()
+    for index, item in enumerate(items):
+        for key, wanted in types.items():
+            if not isinstance(item.get(key), wanted):
+                code = "InvalidType" if key in item else "FieldMissing"
+                errors.add(str(item.get("request_id", index)), code, key, wanted.__name__)
+    errors.raise_if_any()
+    return items
+
+
 def object_of(body: bytes) -> Json:
     """The one object of a single write.
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from kommo_airtable_sync.sandbox.kommo.api import Request, items_of, object_of, page_of, paged
+from kommo_airtable_sync.sandbox.kommo.api import (
+    Request,
+    items_of,
+    object_of,
+    page_of,
+    paged,
+    require,
+)
 from kommo_airtable_sync.sandbox.kommo.changes import Changes
 from kommo_airtable_sync.sandbox.kommo.delivery import Outbox
 from kommo_airtable_sync.sandbox.kommo.problems import (
@@ -105,7 +112,7 @@ class DictionaryApi:
     def add_tags(self, request: Request, kind: str) -> Answer:
         """``POST /{entity}/tags``: a known name answers with its id."""
         rows: list[Json] = []
-        for index, each in enumerate(items_of(request.body)):
+        for index, each in enumerate(require(items_of(request.body), name=str)):
             tag_id = self._state.tag_id(kind, each["name"])
             row = request.shapes.tag(kind, tag_id, each["name"])
             rows.append(row | {"request_id": str(each.get("request_id", index))})
@@ -126,7 +133,8 @@ class DictionaryApi:
 
     def add_notes(self, request: Request, kind: str, entity_id: int | None = None) -> Answer:
         """``POST /{entity}/notes`` and ``POST /{entity}/{id}/notes``."""
-        items, errors = items_of(request.body), ItemErrors()
+        errors, items = ItemErrors(), items_of(request.body)
+        items = items if entity_id else require(items, entity_id=int)
         ids: list[int] = [entity_id or each.get("entity_id", 0) for each in items]
         found = [self._state.find(kind, each) for each in ids]
         for index, entity in enumerate(found):
@@ -168,8 +176,9 @@ class DictionaryApi:
         if self._state.find(kind, entity_id) is None:
             return problem(404)
         node = (kind, entity_id)
-        for each in items_of(request.body):
-            other = (str(each["to_entity_type"]), int(each["to_entity_id"]))
+        wanted = {"to_entity_type": str, "to_entity_id": int}
+        for each in require(items_of(request.body), **wanted):
+            other = (each["to_entity_type"], each["to_entity_id"])
             if undo:
                 self._state.unlink(node, other)
             else:
@@ -217,12 +226,10 @@ class DictionaryApi:
         """``POST /webhooks``: one object; the same destination again is an update."""
         if refusal := self._admins_only():
             return refusal
-        asked, errors = object_of(request.body), ItemErrors()
-        for key in ("destination", "settings"):
-            if not asked.get(key):
-                errors.add("0", "FieldMissing", key)
-        for index, code in enumerate(cast("list[str]", asked.get("settings") or [])):
-            if code not in HOOK_CODES:
+        errors, wanted = ItemErrors(), {"destination": str, "settings": list}
+        (asked,) = require([object_of(request.body)], **wanted)
+        for index, code in enumerate(cast("list[Any]", asked["settings"])):
+            if str(code) not in HOOK_CODES:
                 errors.add("0", "NotSupportedChoice", f"settings.{index}")
         errors.raise_if_any()
         known = self._state.webhooks.get(asked["destination"])

@@ -82,7 +82,7 @@ class Query:
         asked = self.number("limit") or default
         if asked > MAX_LIMIT:
             raise Refused(problem(422))
-        return min(asked, most)
+        return max(1, min(asked, most))
 
     def for_page(self, page: int, limit: int) -> str:
         """This query string for another page; page and limit come last, as Kommo writes them."""

@@ -95,7 +95,6 @@ class WebhookDeliverer:
     def __init__(self, model: KommoModel, threads: int = DELIVERY_THREADS) -> None:
         self._model = model
         self._stopping = threading.Event()
-        self._local = threading.local()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kommo-hook")
         self._thread = threading.Thread(target=self._run, name="kommo-hooks", daemon=True)
 
@@ -128,24 +127,22 @@ class WebhookDeliverer:
         self._model.settle_hook(delivery, status, sent_at)
 
     def _post(self, delivery: Delivery) -> int:
-        """One attempt, without following redirects; 0 = no answer in time."""
-        try:
-            response = self._session().post(
-                delivery.destination,
-                data=delivery.body,
-                headers=delivery.headers,
-                timeout=self._model.settings.hook_timeout_seconds,
-                allow_redirects=False,
-            )
-        except requests.RequestException:
-            return 0
-        return response.status_code
+        """One attempt on a connection of its own, following no redirect; 0 = no answer in time.
 
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = requests.Session()
+        A kept connection could be closed by the receiver just as the next hook goes out, and the
+        stand-in would count a failure that is nobody's.
+        """
+        with requests.Session() as session:
             session.trust_env = False
             session.headers.clear()  # only the captured headers go out
-            self._local.session = session
-        return session
+            try:
+                response = session.post(
+                    delivery.destination,
+                    data=delivery.body,
+                    headers=delivery.headers,
+                    timeout=self._model.settings.hook_timeout_seconds,
+                    allow_redirects=False,
+                )
+            except requests.RequestException:
+                return 0
+            return response.status_code

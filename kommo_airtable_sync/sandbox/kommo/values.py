@@ -38,6 +38,8 @@ FIELD_TYPES = (
     | {"date_time", "checkbox", "chained_list"}
 )
 
+_FAR_SECONDS = 50_000_000_000  # some 1,600 years either way: what calendars here can hold
+
 Json = dict[str, Any]
 Report = Callable[[str, str, str], None]  # (code, path under the value, wanted type)
 
@@ -150,13 +152,13 @@ def _number(value: Any) -> str:
         number = Decimal(str(value))
     except InvalidOperation:
         raise BadValue("InvalidType", wanted="numeric") from None
-    if not number.is_finite():
+    if not number.is_finite() or abs(number.adjusted()) > 30:
         raise BadValue("InvalidType", wanted="numeric")
     return f"{number:f}"
 
 
 def _instant(value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _FAR_SECONDS:
         return value
     if not isinstance(value, str):
         raise BadValue("InvalidType", wanted="int")

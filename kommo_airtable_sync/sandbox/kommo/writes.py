@@ -31,14 +31,10 @@ _TYPES = {
     "contacts": _COMMON | {"first_name": "string", "last_name": "string"},
     "companies": _COMMON,
 }
-_OTHER_KEYS = {
-    "id",
-    "request_id",
-    "custom_fields_values",
-    "tags_to_add",
-    "tags_to_delete",
-    "_embedded",
+_OTHER_KEYS = {"id", "request_id", "custom_fields_values", "tags_to_add", "tags_to_delete"} | {
+    "_embedded"
 }
+_TYPE_NAMES: dict[type, str] = {int: "int", str: "string"}
 _NULLABLE = {"loss_reason_id", "closed_at"}
 _FIELD_KEYS = {"field_id", "field_code", "values", "field_name", "field_type", "is_computed"}
 
@@ -197,17 +193,27 @@ class Writer:
             draft.fields[found.id] = values
 
     def _embedded(self, draft: Draft, item: Json) -> None:
+        if not isinstance(item.get("_embedded"), dict | None):
+            self._errors.add(draft.request_id, "InvalidType", "_embedded", "array")
         for key in ("tags_to_add", "tags_to_delete", "_embedded.tags"):
             for index, tag in enumerate(self._dicts(draft, item, key)):
-                for odd in tag.keys() - {"id", "name", "color"}:
-                    self._errors.add(draft.request_id, "FieldNotExpected", f"{key}.{index}.{odd}")
+                for odd, value in tag.items():
+                    self._tag_key(draft, f"{key}.{index}.{odd}", odd, value)
         for kind in ("contacts", "companies"):
             for index, each in enumerate(self._dicts(draft, item, f"_embedded.{kind}")):
-                if self._state.find(kind, each.get("id", 0)) is None:
+                known = isinstance(each.get("id"), int) and self._state.find(kind, each["id"])
+                if not known:
                     path = f"_embedded.{kind}.{index}.id"
                     self._errors.add(draft.request_id, "NotSupportedChoice", path)
                 else:
                     draft.links.append((kind, each["id"], bool(each.get("is_main", index == 0))))
+
+    def _tag_key(self, draft: Draft, path: str, key: str, value: Any) -> None:
+        wanted = {"id": int, "name": str, "color": str}.get(key)
+        if wanted is None:
+            self._errors.add(draft.request_id, "FieldNotExpected", path)
+        elif value is not None and not isinstance(value, wanted):
+            self._errors.add(draft.request_id, "InvalidType", path, _TYPE_NAMES[wanted])
 
     def _dicts(self, draft: Draft, item: Json, path: str) -> list[Json]:
         """The objects at a path, or an InvalidType and none."""

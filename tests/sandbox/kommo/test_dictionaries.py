@@ -53,6 +53,7 @@ def test_a_known_tag_name_answers_with_its_id(call: Caller):
     first = call("POST", "leads/tags", [{"name": "hot"}]).rows("tags")[0]["id"]
     assert call("POST", "leads/tags", [{"name": "hot"}]).rows("tags")[0]["id"] == first
     assert call("GET", "leads/tags?filter[name]=hot").rows("tags")[0]["id"] == first
+    assert call("POST", "leads/tags", [{"nmae": "hot"}]).status == 400
     assert call("GET", "leads/tags?filter[name]=cold").status == 204
     assert call("GET", "contacts/tags").status == 204
 
@@ -61,7 +62,8 @@ def test_notes_are_added_and_listed(call: Caller):
     lead_id = call.lead(name="a")
     note = {"note_type": "common", "params": {"text": "hello"}}
     assert call("POST", f"leads/{lead_id}/notes", [note]).rows("notes")[0]["entity_id"] == lead_id
-    assert call("POST", "leads/notes", [note | {"entity_id": 5}]).status == 400
+    for unknown in (5, [], None):
+        assert call("POST", "leads/notes", [note | {"entity_id": unknown}]).status == 400
     listed = call("GET", f"leads/{lead_id}/notes").rows("notes")
     assert [each["params"] for each in listed] == [{"text": "hello"}]
     assert len(call("GET", "leads/notes").rows("notes")) == 1
@@ -80,6 +82,7 @@ def test_links_are_seen_from_both_ends_and_one_contact_is_main(call: Caller):
     assert mains == {one: {"main_contact": False}, two: {"main_contact": True}}
     back = call("GET", f"contacts/{one}?with=leads").json["_embedded"]["leads"]
     assert [each["id"] for each in back] == [lead_id]
+    assert call("POST", f"leads/{lead_id}/link", [{"to_entity_id": 5}]).status == 400
     assert call("POST", "leads/5/link", body).status == 404
     assert call("GET", "leads/5/links").status == 204
     gone = [{"to_entity_id": one, "to_entity_type": "contacts"}]
@@ -165,6 +168,7 @@ def test_webhooks_are_keyed_by_destination(call: Caller):
 
 def test_bad_subscriptions_are_refused(call: Caller):
     assert call("POST", "webhooks", {"destination": "https://x"}).status == 400
+    assert call("POST", "webhooks", {"destination": 5, "settings": [[]]}).status == 400
     unknown = call("POST", "webhooks", HOOK | {"settings": ["lead_exploded"]})
     assert unknown.json["validation-errors"][0]["errors"][0]["path"] == "settings.0"
     for n in range(100):

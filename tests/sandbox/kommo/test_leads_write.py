@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from kommo_airtable_sync.sandbox.kommo.seed import ENTERPRISE_ID, SALES_ID
 from tests.sandbox.kommo.conftest import Caller
@@ -80,6 +82,12 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"custom_fields_values": [{"field_id": 1100002, "values": [{}]}]}, "InvalidType", "custom_fields_values.0.values.0.value"),
     ({"custom_fields_values": [{"field_id": 1100004, "values": [{"value": 1.5}]}]}, "InvalidType", "custom_fields_values.0.values.0.value"),
     ({"custom_fields_values": [{"field_id": 1100001, "value": "x", "values": None}]}, "FieldNotExpected", "custom_fields_values.0.value"),
+    ({"custom_fields_values": [{"field_id": 1100003, "values": [{"value": "1e999999"}]}]}, "InvalidType", "custom_fields_values.0.values.0.value"),
+    ({"custom_fields_values": [{"field_id": 1100004, "values": [{"value": 10**30}]}]}, "InvalidType", "custom_fields_values.0.values.0.value"),
+    ({"tags_to_add": [{"id": []}]}, "InvalidType", "tags_to_add.0.id"),
+    ({"tags_to_delete": [{"name": 5}]}, "InvalidType", "tags_to_delete.0.name"),
+    ({"_embedded": 5}, "InvalidType", "_embedded"),
+    ({"_embedded": {"contacts": [{"id": []}]}}, "NotSupportedChoice", "_embedded.contacts.0.id"),
     ({"tags_to_add": 5}, "InvalidType", "tags_to_add"),
     ({"_embedded": {"tags": [{"name": "t", "request_id": "0"}]}}, "FieldNotExpected", "_embedded.tags.0.request_id"),
     ({"_embedded": {"contacts": [{"id": 5}]}}, "NotSupportedChoice", "_embedded.contacts.0.id"),
@@ -189,3 +197,42 @@ def test_whether_tags_alone_move_updated_at_is_a_switch(call: Caller):
     call.model.settings.tags_touch = True
     call("PATCH", f"leads/{lead_id}", {"tags_to_add": [{"name": "u"}]})
     assert call("GET", f"leads/{lead_id}").json["updated_at"] == 1772452805
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["id", "name", "tags", "contacts", "value", "enum_id", "is_main", "x"]),
+            inner,
+            max_size=2,
+        )
+    ),
+    max_leaves=5,
+)
+FIELD = st.fixed_dictionaries(
+    {
+        "field_id": st.integers(1100001, 1100011) | ANYTHING,
+        "values": st.lists(st.fixed_dictionaries({"value": ANYTHING}), max_size=2) | ANYTHING,
+    }
+)
+ITEM = st.dictionaries(
+    st.sampled_from(["name", "price", "status_id", "created_by", "closed_at", "loss_reason_id", "tags_to_add", "_embedded", "request_id", "x"]),
+    ANYTHING,
+    max_size=3,
+) | st.fixed_dictionaries({"custom_fields_values": st.lists(FIELD, max_size=2) | ANYTHING})  # fmt: skip
+
+
+@given(st.lists(ITEM, min_size=1, max_size=2))
+@settings(
+    max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+def test_any_json_is_taken_or_refused_and_a_refusal_stores_nothing(call: Caller, items: list[Any]):
+    before = call.model.state.version, len(call.model.state.entities["leads"])
+    reply = call("POST", "leads", items)
+    assert reply.status in (200, 400)
+    if reply.status == 400:
+        assert (call.model.state.version, len(call.model.state.entities["leads"])) == before
+    elif call("GET", "leads?limit=250").status == 200:
+        call("GET", "events")

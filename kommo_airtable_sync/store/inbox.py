@@ -124,19 +124,8 @@ class Inbox:
         lanes: tuple[Priority, ...] = (LIVE, BULK)
         with self._database.read() as connection:
             now = self._database.now(connection)
-            found = connection.execute(
-                sa.select(
-                    *(
-                        sa.exists(
-                            sa.select(due.c.key).where(
-                                leases.claimable(now), due.c.priority == lane
-                            )
-                        )
-                        for lane in lanes
-                    )
-                )
-            ).one()
-        return frozenset(lane for lane, some in zip(lanes, found, strict=True) if some)
+            found = connection.execute(sa.select(*(_first_due(lane, now) for lane in lanes))).one()
+        return frozenset(lane for lane, at in zip(lanes, found, strict=True) if at is not None)
 
     def claim(self, lane: Priority, limit: int, run_id: str, lease_seconds: float) -> Claim | None:
         """Take up to ``limit`` due keys of a lane, oldest first; None if there are none.
@@ -147,12 +136,7 @@ class Inbox:
         """
         with self._database.write() as connection:
             now = self._database.now(connection)
-            picked = (
-                sa.select(due.c.key)
-                .where(leases.claimable(now), due.c.priority == lane)
-                .order_by(due.c.due_at)
-                .limit(limit)
-            )
+            picked = _due(due.c.key, lane, now).limit(limit)
             return _take(connection, picked, lane, run_id, now, lease_seconds)
 
     def reclaim(self, batch_id: int, run_id: str, lease_seconds: float) -> Claim | None:
@@ -189,6 +173,14 @@ class Inbox:
             connection.execute(
                 sa.update(due).where(due.c.key.in_(held)).values(lease_until=now + lease_seconds)
             )
+
+    def contended(self, batch_id: int) -> frozenset[str]:
+        """Keys of a bulk batch for which a live event has come since."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                sa.select(due.c.key).where(due.c.token == batch_id, due.c.priority == LIVE)
+            ).scalars()
+            return frozenset(rows.all())
 
     # ------------------------------------------------------------------ settle
 
@@ -237,6 +229,19 @@ class Inbox:
                 .values(settled_at=now)
             )
         return len(keys)
+
+
+def _due(column: sa.Column[Any], lane: Priority, now: float) -> sa.Select[Any]:
+    return (
+        sa.select(column)
+        .where(leases.claimable(now), due.c.priority == lane)
+        .order_by(due.c.due_at)
+    )
+
+
+def _first_due(lane: Priority, now: float) -> sa.ScalarSelect[Any]:
+    # Ordered, so that PostgreSQL takes it from the index's edge; an EXISTS may scan the table.
+    return _due(due.c.due_at, lane, now).limit(1).scalar_subquery()
 
 
 def _take(

@@ -6,8 +6,8 @@ Rows of several keys are always locked in the order of the key, and ``due`` befo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -18,8 +18,9 @@ from kommo_airtable_sync.store.database import Connection, Database
 from kommo_airtable_sync.store.schema import due, events, sides
 
 UNSETTLED = ("pending", "claimed")
+Value = TypeVar("Value")
 # A statement takes a limited number of parameters (32,766 on SQLite).
-KEYS_PER_STATEMENT = 500
+VALUES_PER_STATEMENT = 500
 
 
 def unleased(now: float) -> sa.ColumnElement[bool]:
@@ -105,9 +106,14 @@ def forget_idle(connection: Connection, keys: Sequence[str], now: float) -> None
     busy = sa.exists(
         sa.select(events.c.id).where(events.c.key == due.c.key, events.c.state.in_(UNSETTLED))
     )
-    for start in range(0, len(keys), KEYS_PER_STATEMENT):
-        some = keys[start : start + KEYS_PER_STATEMENT]
+    for some in in_portions(keys):
         connection.execute(sa.delete(due).where(due.c.key.in_(some), unleased(now), ~busy))
+
+
+def in_portions(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
+    """Cut a list of any length into lists that one statement can take."""
+    for start in range(0, len(values), VALUES_PER_STATEMENT):
+        yield values[start : start + VALUES_PER_STATEMENT]
 
 
 def _least(ours: sa.ColumnElement[Any], theirs: sa.ColumnElement[Any]) -> sa.Case[Any]:

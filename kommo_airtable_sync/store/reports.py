@@ -134,6 +134,20 @@ class Reports:
             count=len(seconds),
         )
 
+    def outcomes_of(self, source: str, since: float = 0.0) -> dict[str, int]:
+        """Events of a source received since then: outcomes of the done ones, states of the rest."""
+        shown = sa.case(
+            (events.c.state == "done", sa.func.coalesce(events.c.outcome, "done")),
+            else_=events.c.state,
+        ).label("shown")
+        with self._database.read() as connection:
+            rows = connection.execute(
+                sa.select(shown, sa.func.count().label("events"))
+                .where(events.c.source == source, events.c.received_at >= since)
+                .group_by(shown)
+            )
+            return {row.shown: row.events for row in rows}
+
     def list_events(
         self, state: ListedState = "all", lead_id: int | None = None, limit: int = 100
     ) -> list[ListedEvent]:
@@ -168,9 +182,16 @@ class Reports:
         Returns:
             The events that are pending again.
         """
-        chosen = events.c.state == "dead"
-        if not dead:
-            chosen = sa.and_(chosen, events.c.id.in_(ids))
+        if dead:
+            return self._retry(sa.true())
+        return [
+            event_id
+            for some in leases.in_portions(ids)
+            for event_id in self._retry(events.c.id.in_(some))
+        ]
+
+    def _retry(self, chosen: sa.ColumnElement[bool]) -> list[int]:
+        chosen = sa.and_(chosen, events.c.state == "dead")
         with self._database.write() as connection:
             now = self._database.now(connection)
             found = connection.execute(
@@ -197,6 +218,9 @@ class Reports:
         Returns:
             The events that were dropped.
         """
+        return [event_id for some in leases.in_portions(ids) for event_id in self._drop(some)]
+
+    def _drop(self, ids: Sequence[int]) -> list[int]:
         with self._database.write() as connection:
             keys = list(
                 connection.execute(

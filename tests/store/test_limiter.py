@@ -1,0 +1,264 @@
+"""The shared rate budget: the pure decision by properties, the SQL by contract and processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kommo_airtable_sync.core.types import BULK, LIVE, Priority
+from kommo_airtable_sync.store import limiter
+from kommo_airtable_sync.store.database import Database
+from kommo_airtable_sync.store.limiter import WINDOW_SECONDS, BudgetState, SqlBudget, next_grant
+from tests.conftest import HandClock
+from tests.store.caller import call_often
+
+# Doubles of seconds since the epoch are exact to about a quarter of a microsecond.
+JITTER = 1e-5
+START = 1_700_000_000.0
+
+rates = st.integers(1, 7)
+lanes = st.sampled_from([LIVE, BULK])
+waits = st.one_of(st.just(0.0), st.floats(0, 0.4), st.floats(0, 3))
+# (seconds since the last ask, lane, a 429 with so many seconds to wait, or none)
+asks = st.lists(
+    st.tuples(waits, lanes, st.one_of(st.none(), st.none(), st.floats(0.1, 30))), max_size=60
+)
+
+
+def most_in_a_second(times: Sequence[float], window: float = 1.0) -> int:
+    ordered = sorted(times)
+    return max((sum(at <= other < at + window for other in ordered) for at in ordered), default=0)
+
+
+@given(rates, asks)
+def test_no_second_ever_holds_more_grants_than_the_limit(
+    rate: int, sequence: list[tuple[float, Priority, float | None]]
+) -> None:
+    state, now, granted = BudgetState(()), START, list[float]()
+    for wait, lane, blocked_for in sequence:
+        now += wait
+        if blocked_for is not None:
+            # A shorter block after a longer one must not bring the order into disorder either.
+            state = replace(state, blocked_until=now + blocked_for)
+        grant = next_grant(state, rate, lane, now)
+        if grant.granted:
+            granted.append(grant.at)
+        state = grant.state
+    assert most_in_a_second(granted, WINDOW_SECONDS - JITTER) <= rate
+    assert granted == sorted(granted)
+
+
+@given(rates, asks)
+def test_nothing_is_granted_before_the_block_ends_or_in_the_past(
+    rate: int, sequence: list[tuple[float, Priority, float | None]]
+) -> None:
+    state, now = BudgetState(()), START
+    for wait, lane, blocked_for in sequence:
+        now += wait
+        if blocked_for is not None:
+            state = replace(state, blocked_until=now + blocked_for)
+        grant = next_grant(state, rate, lane, now)
+        assert grant.at >= now
+        if grant.granted:
+            assert grant.at >= state.blocked_until
+        else:
+            assert lane == BULK
+            assert grant.at > now
+            assert grant.state == state
+        state = grant.state
+
+
+@given(rates, asks)
+def test_bulk_goes_at_once_or_not_at_all_and_never_while_live_waits(
+    rate: int, sequence: list[tuple[float, Priority, float | None]]
+) -> None:
+    state, now, live = BudgetState(()), START, [0.0]
+    for wait, lane, _ in sequence:
+        now += wait
+        grant = next_grant(state, rate, lane, now)
+        if lane == LIVE:
+            live.append(grant.at)
+        elif grant.granted:
+            assert grant.at == now
+            assert max(live) <= now
+        state = grant.state
+
+
+@given(rates, asks, st.integers(0, 30))
+def test_a_live_caller_waits_only_for_the_live_callers_before_it(
+    rate: int, sequence: list[tuple[float, Priority, float | None]], queue: int
+) -> None:
+    state, now = BudgetState(()), START
+    for wait, _, _ in sequence:
+        now += wait
+        state = next_grant(state, rate, BULK, now).state
+    for place in range(queue):
+        grant = next_grant(state, rate, LIVE, now)
+        assert grant.granted
+        assert grant.at - now <= (place // rate + 1) * WINDOW_SECONDS + JITTER
+        state = grant.state
+
+
+@pytest.mark.parametrize("rate", [1, 5, 7])
+@pytest.mark.parametrize("lane", [LIVE, BULK])
+def test_nine_tenths_of_the_limit_are_used_when_always_asked(rate: int, lane: Priority) -> None:
+    state, now, granted, seconds = BudgetState(()), START, 0, 60
+    while now < START + seconds:
+        grant = next_grant(state, rate, lane, now)
+        state, now, granted = grant.state, grant.at, granted + grant.granted
+    assert granted >= 0.9 * rate * seconds
+
+
+def test_calls_may_go_together_as_long_as_the_second_is_not_full() -> None:
+    state, times = BudgetState(()), list[float]()
+    for _ in range(11):
+        grant = next_grant(state, 5, LIVE, START)
+        state = grant.state
+        times.append(grant.at)
+    assert times[:5] == [START] * 5
+    assert times[5:10] == [START + WINDOW_SECONDS] * 5
+    assert times[10] == START + 2 * WINDOW_SECONDS
+
+
+# ---------------------------------------------------------------------- SQL
+
+
+def elapsed(clock: HandClock, since: datetime) -> float:
+    return (clock.now() - since).total_seconds()
+
+
+def call(budget: SqlBudget) -> None:
+    with budget.slot():
+        pass
+
+
+def test_processes_share_one_budget_an_account(database: Database, clock: HandClock) -> None:
+    ours, theirs = SqlBudget(database, "airtable", 2), SqlBudget(database, "airtable", 2)
+    other = SqlBudget(database, "kommo", 2)
+    start = clock.now()
+    call(ours)
+    call(theirs)
+    call(other)
+    assert elapsed(clock, start) == 0
+    call(ours)
+    assert elapsed(clock, start) == pytest.approx(WINDOW_SECONDS)
+    assert limiter.usage(database) == {"airtable": (3, 0), "kommo": (1, 0)}
+    assert (ours.calls, theirs.calls) == (2, 1)
+
+
+def test_a_429_stops_every_caller_of_the_account(database: Database, clock: HandClock) -> None:
+    ours, theirs = SqlBudget(database, "airtable", 5), SqlBudget(database, "airtable", 5)
+    start = clock.now()
+    ours.throttled(30)
+    ours.throttled(2)
+    call(theirs)
+    assert elapsed(clock, start) == pytest.approx(30)
+    assert limiter.usage(database) == {"airtable": (1, 2)}
+
+
+def test_a_caller_asleep_when_the_429_came_does_not_go(
+    database: Database, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = SqlBudget(database, "airtable", 1), SqlBudget(database, "airtable", 1)
+    call(ours)
+    start, asleep = clock.now(), list[float]()
+
+    def sleep(seconds: float) -> None:
+        if not asleep:
+            theirs.throttled(30)
+        asleep.append(seconds)
+        clock.advance(seconds)
+
+    monkeypatch.setattr(clock, "sleep", sleep)
+    call(ours)
+    assert len(asleep) == 2
+    assert elapsed(clock, start) >= 30
+
+
+def test_bulk_waits_for_a_place_before_it_claims_and_takes_none(
+    database: Database, clock: HandClock
+) -> None:
+    bulk = SqlBudget(database, "airtable", 1, BULK)
+    call(bulk)
+    start = clock.now()
+    bulk.wait_for_place()
+    bulk.wait_for_place()
+    assert elapsed(clock, start) == pytest.approx(WINDOW_SECONDS)
+    call(bulk)
+    assert elapsed(clock, start) == pytest.approx(WINDOW_SECONDS)
+
+
+def test_a_call_that_was_slow_on_its_way_counts_from_when_it_arrived(
+    database: Database, clock: HandClock
+) -> None:
+    budget = SqlBudget(database, "airtable", 1)
+    with budget.slot():
+        clock.advance(0.1)
+    clock.advance(10)
+    start = clock.now()
+    with budget.slot():
+        clock.advance(0.6)
+    call(budget)
+    late = 0.6 - 0.1 * 1.02
+    assert elapsed(clock, start) == pytest.approx(WINDOW_SECONDS + late, abs=0.01)
+
+
+def test_a_failed_call_keeps_its_place(database: Database, clock: HandClock) -> None:
+    budget = SqlBudget(database, "airtable", 1)
+
+    def fail() -> None:
+        with budget.slot():
+            raise ZeroDivisionError
+
+    start = clock.now()
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    call(budget)
+    assert elapsed(clock, start) == pytest.approx(WINDOW_SECONDS)
+
+
+def test_several_may_create_the_budget_at_once(empty_database_url: str, clock: HandClock) -> None:
+    together = threading.Barrier(4)
+
+    def create(_: int) -> None:
+        database = Database(empty_database_url, clock, durable=False)
+        together.wait()
+        call(SqlBudget(database, "kommo", 7))
+        database.close()
+
+    database = Database(empty_database_url, clock, durable=False)
+    assert limiter.usage(database) == {}
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(create, range(4)))
+    assert limiter.usage(database) == {"kommo": (4, 0)}
+    database.close()
+
+
+@pytest.mark.process
+def test_real_processes_together_keep_to_the_limit_and_use_it(tmp_path: Path) -> None:
+    rate, processes, calls = 15, 3, 11
+    spawn = multiprocessing.get_context("spawn")
+    together, started = spawn.Barrier(processes), spawn.Queue()
+    url = f"sqlite:///{tmp_path / 'limits.db'}"
+    workers = [
+        spawn.Process(target=call_often, args=(url, rate, calls, together, started))
+        for _ in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    times = sorted(started.get(timeout=60) for _ in range(processes * calls))
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0] * processes
+    # A second less a tenth: on a crowded machine a process may wake up late.
+    assert most_in_a_second(times, 0.9) <= rate
+    assert times[-1] - times[0] < 2 * (processes * calls // rate) * WINDOW_SECONDS

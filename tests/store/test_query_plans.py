@@ -1,0 +1,134 @@
+"""Full tables do not make the hot statements slow: each is answered from an index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from kommo_airtable_sync.core.types import BULK, LIVE, IncomingEvent
+from kommo_airtable_sync.store.database import Database
+from kommo_airtable_sync.store.inbox import Inbox, Outcome
+from kommo_airtable_sync.store.journal import Acknowledged, Journal, LedgerEntry
+from kommo_airtable_sync.store.reports import Reports
+from tests.conftest import HandClock
+
+DONE_EVENTS, DUE_KEYS = 100_000, 10_000
+NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
+
+
+@pytest.fixture
+def full(database: Database, clock: HandClock) -> Database:
+    """100,000 done events, 10,000 keys of an initial load that are due, 20,000 leads known."""
+    now = clock.now().timestamp()
+    event = "INSERT INTO events (key, source, kind, state, priority, received_at, settled_at) "
+    fills = (
+        f"{event} {NUMBERS.format(count=DONE_EVENTS)} "
+        f"SELECT 'lead:' || (i % 20000), 'kommo', 'update', 'done', 0, {now} - i, {now} - i + 1 "
+        "FROM n",
+        f"{event} {NUMBERS.format(count=DUE_KEYS)} "
+        f"SELECT 'lead:' || i, 'load', 'load', 'pending', 10, {now}, NULL FROM n",
+        f"INSERT INTO due (key, due_at, priority) {NUMBERS.format(count=DUE_KEYS)} "
+        f"SELECT 'lead:' || i, {now}, 10 FROM n",
+        f"INSERT INTO ledger (lead_id, fields, updated_at) {NUMBERS.format(count=20_000)} "
+        f"SELECT i, '{{}}', {now} FROM n",
+        "INSERT INTO journal (batch_id, run_id, lead_id, side, operation, field, field_name, rule,"
+        f" state, created_at) {NUMBERS.format(count=DONE_EVENTS)} "
+        f"SELECT i / 50, 'run', i % 20000, 'airtable', 'update', 'f', 'F', 'r', 'done', {now} "
+        "FROM n",
+    )
+    with database.write() as connection:
+        for statement in fills:
+            connection.exec_driver_sql(
+                statement.replace("%", "%%" if not database.is_sqlite else "%")
+            )
+    if not database.is_sqlite:
+        with database.write() as connection:
+            connection.exec_driver_sql("ANALYZE")
+    return database
+
+
+@contextmanager
+def plans(database: Database) -> Iterator[list[str]]:
+    """Collects the plan of every statement that runs inside."""
+    found: list[str] = []
+    explain = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN "
+
+    def record(
+        _connection: Any, cursor: Any, statement: str, parameters: Any, _c: Any, many: bool
+    ) -> None:
+        if statement.startswith(("SELECT", "UPDATE", "DELETE")) and not many:
+            cursor.execute(explain + statement, parameters)
+            lines = [str(row[-1]) for row in cursor.fetchall()]
+            found.append("\n".join([statement, *lines]))
+
+    sa.event.listen(database.engine, "before_cursor_execute", record)
+    yield found
+    sa.event.remove(database.engine, "before_cursor_execute", record)
+
+
+def claim_and_settle(database: Database) -> None:
+    inbox = Inbox(database)
+    for _ in range(2):
+        claimed = inbox.claim(BULK, 10, "run", 60)
+        assert claimed is not None
+        inbox.renew(claimed.batch_id, 60)
+        outcomes = {key: Outcome("done", "updated") for key in claimed.keys[:5]}
+        inbox.settle(claimed.batch_id, outcomes, 8)
+    assert inbox.reclaim(claimed.batch_id, "run", 60) is None
+    inbox.release_run("run")
+
+
+def look(database: Database) -> None:
+    assert Inbox(database).due_lanes() == {BULK}
+
+
+def journal_a_lead(database: Database) -> None:
+    inbox, journal = Inbox(database), Journal(database)
+    inbox.receive([IncomingEvent("lead:5", "kommo", "update")])
+    claimed = inbox.claim(LIVE, 50, "run", 60)
+    assert claimed is not None
+    journal.load([5, 6, 7])
+    journal.acknowledge(claimed.batch_id, [Acknowledged(LedgerEntry(5, "rec5"))])
+    journal.history(5)
+
+
+def report(database: Database) -> None:
+    reports = Reports(database)
+    assert reports.inbox_counts()["pending"] == DUE_KEYS
+    assert reports.oldest_pending_seconds() == 0
+    assert reports.latency()["count"] == 1000
+    assert len(reports.list_events("done", limit=10)) == 10
+    assert reports.list_events("dead") == []
+    assert reports.list_events(lead_id=5, limit=10)
+    assert reports.drop_events([DONE_EVENTS + 1]) == [DONE_EVENTS + 1]
+    assert reports.retry_events(dead=True) == []
+
+
+@pytest.mark.parametrize("work", [look, claim_and_settle, journal_a_lead, report])
+def test_no_hot_statement_reads_a_whole_table(
+    full: Database, work: Callable[[Database], None]
+) -> None:
+    with plans(full) as found:
+        work(full)
+    assert found
+    for plan in found:
+        for table in ("events", "due", "journal", "ledger"):
+            assert f"Seq Scan on {table}" not in plan
+            # "SCAN events USING INDEX" in the order of an index, up to a limit, is no full scan.
+            assert f"SCAN {table}\n" not in f"{plan}\n"
+
+
+def test_due_lanes_and_claim_read_the_lane_from_its_due_end(full: Database) -> None:
+    with plans(full) as found:
+        look(full)
+        claim_and_settle(full)
+    picks = [plan for plan in found if "due.due_at <=" in plan]
+    assert len(picks) == 3
+    for plan in picks:
+        assert "ix_due_priority_due_at" in plan
+        assert "USE TEMP B-TREE FOR ORDER BY" not in plan
+        assert "Sort" not in plan

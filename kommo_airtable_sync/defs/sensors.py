@@ -4,6 +4,7 @@ Design 3.5 has the measurements. The tick looks every 50 ms for about 20 s; at t
 finds something due and no runner alive or on its way, it writes a nudge and returns.
 """
 
+import os
 import time
 
 import dagster as dg
@@ -35,7 +36,6 @@ UNHEARD_SECONDS = 30.0
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Waits for due leads and starts a run within a moment; sweeps runs that died.",
-    owners=["team:operations"],
 )
 def webhook_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """One tick: about 20 s of waiting, or less if there is something to do."""
@@ -45,6 +45,8 @@ def webhook_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
     except ConfigurationError as error:
         return dg.SkipReason(str(error))
     inbox, runners = Inbox(database), Runners(database)
+    (settings.home / "run").mkdir(exist_ok=True)
+    (settings.home / "run" / "sensor.ready").write_text(str(os.getpid()))
     ends_at = time.monotonic() + TICK_SECONDS
     swept_at = 0.0
     views: dict[str, LaneView] = {}

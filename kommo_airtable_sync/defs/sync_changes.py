@@ -82,10 +82,8 @@ def write_records(context: dg.OpExecutionContext, sync: SyncResource, batch_id: 
 def settle_events(context: dg.OpExecutionContext, sync: SyncResource, batch_id: int) -> int:
     """Tell the inbox how each lead ended."""
     engine, batch = _step(context, sync, batch_id, read_batch, merge_batch, write_airtable)
-    report = settle_batch(engine, batch) if batch else None
-    context.add_output_metadata(airtable_metadata(engine, report))
-    if report:
-        tag_run(context, report)
+    if batch:
+        record_batch(context, engine, settle_batch(engine, batch))
     return batch_id
 
 
@@ -108,7 +106,6 @@ def follow_changes(context: dg.OpExecutionContext, sync: SyncResource, batch_id:
     description="Sync what is due now, then follow changes for a while.",
     executor_def=dg.in_process_executor,
     tags={LANE_TAG: "live", QUEUE_TAG: "live"},
-    owners=OWNERS,
 )
 def sync_changes() -> None:
     """One batch, op by op, and what follows it."""

@@ -10,7 +10,7 @@ DAGSTER_YAML = """\
 # Written by kommo-airtable-sync when this folder was new; it is yours to edit.
 # These four settings are what makes a run start in 0.3 s instead of 5 s:
 run_coordinator:          # no run-queue loop
-  module: dagster
+  module: dagster._core.run_coordinator
   class: DefaultRunCoordinator
 run_launcher:             # runs execute in Celery workers that have everything imported
   module: kommo_airtable_sync.runtime.launcher
@@ -36,7 +36,8 @@ def prepare_home(settings: Settings) -> Path:
         The folder for sockets, generated configuration and ready marks.
     """
     home = settings.home
-    for folder in (home, home / "run", home / "logs"):
+    # Not "logs": Dagster takes a folder of that name for its telemetry and removes it.
+    for folder in (home, home / "run", home / "run" / "logs"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     dagster_yaml = home / "dagster.yaml"
     if not dagster_yaml.exists():
@@ -59,7 +60,7 @@ def write_workspace(settings: Settings, code_server_port: int) -> Path:
         "load_from:\n"
         "  - grpc_server:\n"
         f"      host: 127.0.0.1\n      port: {code_server_port}\n"
-        "      location_name: kommo_airtable_sync.definitions\n",
+        "      location_name: kommo_airtable_sync\n",
         encoding="utf-8",
     )
     return path

@@ -1,0 +1,139 @@
+"""Commands that look into the store and tend the inbox: status, events, events retry, drop."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from kommo_airtable_sync.settings import Settings, load_settings
+
+STATES = ("pending", "claimed", "retrying", "done", "dead", "quarantined", "all")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command(epilog="Example: kommo-airtable-sync status")(status)
+    events = typer.Typer(help="The inbox.", invoke_without_command=True)
+    events.callback(epilog="Example: kommo-airtable-sync events --state dead")(list_events)
+    events.command("retry", epilog="Example: kommo-airtable-sync events retry --dead")(retry)
+    events.command("drop", epilog="Example: kommo-airtable-sync events drop 17 18")(drop)
+    app.add_typer(events, name="events")
+
+
+def status() -> None:
+    """Print how things are, as JSON; exit 3 if something wants a person."""
+    from kommo_airtable_sync.cli.output import print_json
+
+    report = status_report(load_settings())
+    print_json(report)
+    if report["inbox"]["dead"] or report["inbox"]["quarantined"]:
+        raise typer.Exit(3)
+
+
+def status_report(settings: Settings) -> dict[str, Any]:
+    """The document of ``status`` (contract 2)."""
+    from kommo_airtable_sync.assembly import open_database, open_limiter
+    from kommo_airtable_sync.runtime.up import readiness
+    from kommo_airtable_sync.store import limiter
+    from kommo_airtable_sync.store.journal import Journal
+    from kommo_airtable_sync.store.reports import Reports
+    from kommo_airtable_sync.store.runners import Runners
+
+    database = open_database(settings)
+    reports = Reports(database)
+    parts = readiness(settings)
+    pauses = Runners(database).pauses()
+    return {
+        "ready": all(parts.values()),
+        "parts": {name: "running" if works else "down" for name, works in parts.items()},
+        "inbox": reports.inbox_counts(),
+        "oldest_pending_s": reports.oldest_pending_seconds(),
+        "latency_s": reports.latency(),
+        "conflicts_held": 0,
+        "paused": {
+            side: {"reason": pause.reason, "detail": pause.detail, "failures": pause.failures}
+            for side, pause in pauses.items()
+        },
+        "leads_synced": Journal(database).ledger_size(),
+        "last_reconcile": None,
+        "airtable_quota": {
+            "calls": limiter.usage(open_limiter(settings)).get("airtable", (0, 0))[0]
+        },
+    }
+
+
+def list_events(
+    context: typer.Context,
+    state: Annotated[str, typer.Option(help=f"One of {', '.join(STATES)}.")] = "all",
+    lead: Annotated[int | None, typer.Option(help="Only this Kommo lead.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """List events, newest first."""
+    if context.invoked_subcommand is not None:
+        return
+    from dataclasses import asdict
+
+    from kommo_airtable_sync.assembly import open_database
+    from kommo_airtable_sync.cli.output import print_json, print_table
+    from kommo_airtable_sync.store.reports import Reports
+
+    if state not in STATES:
+        raise typer.BadParameter(f"one of {', '.join(STATES)}", param_hint="--state")
+    found = Reports(open_database(load_settings())).list_events(state, lead, limit)
+    if as_json:
+        print_json([asdict(item) for item in found])
+        return
+    print_table(
+        "Events",
+        ("id", "key", "source", "kind", "state", "tries", "received", "outcome", "error"),
+        [
+            (
+                item.id,
+                item.key,
+                item.source,
+                item.kind,
+                item.state,
+                item.attempts,
+                f"{item.received_at:%Y-%m-%d %H:%M:%S}Z",
+                item.outcome,
+                item.error,
+            )
+            for item in found
+        ],
+    )
+
+
+def retry(
+    ids: Annotated[list[int] | None, typer.Argument(help="Event ids.")] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="All dead events.")] = False,
+) -> None:
+    """Put dead events back into the queue; their attempts start anew."""
+    from kommo_airtable_sync.assembly import open_database
+    from kommo_airtable_sync.store.reports import Reports
+
+    if not ids and not dead:
+        raise typer.BadParameter("give event ids, or --dead")
+    done = Reports(open_database(load_settings())).retry_events(ids or (), dead=dead)
+    typer.echo(f"{len(done)} events will be tried again")
+    _complain_about_others(ids, done, "dead")
+
+
+def drop(
+    ids: Annotated[list[int], typer.Argument(help="Event ids.")],
+) -> None:
+    """Let events go: nothing will be done for them."""
+    from kommo_airtable_sync.assembly import open_database
+    from kommo_airtable_sync.store.reports import Reports
+
+    done = Reports(open_database(load_settings())).drop_events(ids)
+    typer.echo(f"{len(done)} events dropped")
+    _complain_about_others(ids, done, "pending, dead or quarantined")
+
+
+def _complain_about_others(ids: list[int] | None, done: list[int], states: str) -> None:
+    others = sorted(set(ids or ()) - set(done))
+    if others:
+        typer.echo(f"not {states}, left alone: {', '.join(map(str, others))}", err=True)
+        raise typer.Exit(1)

@@ -1,0 +1,61 @@
+"""``reconcile``: put every lead into the inbox and see it through, with progress."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kommo_airtable_sync.settings import load_settings
+
+LOOK_SECONDS = 0.3
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command(epilog="Example: kommo-airtable-sync reconcile --yes")(reconcile)
+
+
+def reconcile(
+    yes: Annotated[bool, typer.Option("--yes", help="Go on without asking.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """Load the account: all leads through the one write path, live changes first."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from kommo_airtable_sync.assembly import build_engine
+    from kommo_airtable_sync.cli.output import print_json, print_table
+    from kommo_airtable_sync.core.types import BULK
+    from kommo_airtable_sync.engine.load import load_leads, remaining
+
+    del yes  # creations do not count for the brake, so there is nothing to release here
+    engine = build_engine(load_settings(), BULK)
+    engine.directory.mapping()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        reading = progress.add_task("reading leads", total=None)
+        queued = 0
+        for count in load_leads(engine):
+            queued += count
+            progress.update(reading, completed=queued)
+        progress.update(reading, total=queued)
+        syncing = progress.add_task("syncing", total=queued)
+        left = remaining(engine)
+        while left.waiting:
+            progress.update(syncing, completed=queued - left.waiting)
+            engine.clock.sleep(LOOK_SECONDS)
+            left = remaining(engine)
+        progress.update(syncing, completed=queued)
+    result = {"leads": queued, **left.outcomes}
+    if as_json:
+        print_json(result)
+    else:
+        print_table("Loaded", ("what", "leads"), list(result.items()))
+    if left.outcomes.get("dead"):
+        raise typer.Exit(3)

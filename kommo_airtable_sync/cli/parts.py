@@ -1,0 +1,81 @@
+"""Commands that run something: up, receiver, worker, sandbox, config schema."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kommo_airtable_sync.settings import load_settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command(epilog="Example: kommo-airtable-sync up --port 8080 --dagster-port 3000")(up)
+    app.command(epilog="Example: kommo-airtable-sync receiver --host 0.0.0.0")(receiver)
+    app.command(epilog="Example: kommo-airtable-sync worker --queue bulk")(worker)
+    app.command(epilog="Example: kommo-airtable-sync sandbox --fast")(sandbox)
+    config = typer.Typer(help="About sync.yaml.", no_args_is_help=True)
+    config.command(
+        "schema", epilog="Example: kommo-airtable-sync config schema > sync.schema.json"
+    )(schema)
+    app.add_typer(config, name="config")
+
+
+def up(
+    host: Annotated[str | None, typer.Option(help="Receiver address (RECEIVER_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="Receiver port (RECEIVER_PORT).")] = None,
+    dagster_port: Annotated[int | None, typer.Option(help="Dagster UI (DAGSTER_PORT).")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Live workers; all but one stand by.")] = 1,
+) -> None:
+    """Run everything in the foreground; Ctrl-C stops all within 10 s, losing nothing."""
+    from kommo_airtable_sync.runtime.up import run_up
+
+    settings = load_settings()
+    updates = {"receiver_host": host, "receiver_port": port, "dagster_port": dagster_port}
+    given = {name: value for name, value in updates.items() if value is not None}
+    raise typer.Exit(run_up(settings.model_copy(update=given), workers))
+
+
+def receiver(
+    host: Annotated[str | None, typer.Option(help="Address (RECEIVER_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port (RECEIVER_PORT).")] = None,
+) -> None:
+    """Run the webhook receiver alone."""
+    from kommo_airtable_sync.runtime.receiving import run_receiver
+
+    settings = load_settings()
+    run_receiver(settings, host or settings.receiver_host, port or settings.receiver_port)
+
+
+def worker(
+    queue: Annotated[str, typer.Option(help="live or bulk.")] = "live",
+) -> None:
+    """Run one worker alone: it executes runs of its queue, one at a time."""
+    from kommo_airtable_sync.runtime.worker import run_worker
+
+    if queue not in ("live", "bulk"):
+        raise typer.BadParameter("use live or bulk", param_hint="--queue")
+    run_worker(load_settings(), queue)
+
+
+def sandbox(
+    kommo_port: Annotated[int, typer.Option(help="Kommo's stand-in.")] = 8010,
+    airtable_port: Annotated[int, typer.Option(help="Airtable's stand-in.")] = 8011,
+    fast: Annotated[
+        bool, typer.Option(help="No latency, and a rate lock of 1 s instead of 30 s.")
+    ] = False,
+    leads: Annotated[int, typer.Option(min=0, help="Deals to begin with.")] = 0,
+) -> None:
+    """Run the stand-ins for Kommo and Airtable alone."""
+    from kommo_airtable_sync.sandbox.serving import serve_both
+
+    serve_both(kommo_port, airtable_port, fast=fast, leads=leads)
+
+
+def schema() -> None:
+    """Print the JSON Schema of sync.yaml, for editors."""
+    from kommo_airtable_sync.cli.output import print_json
+    from kommo_airtable_sync.core.config import json_schema
+
+    print_json(json_schema())

@@ -1,0 +1,30 @@
+"""The receiver as a process: inbox, metrics, server."""
+
+from __future__ import annotations
+
+from kommo_airtable_sync.assembly import open_database, open_limiter
+from kommo_airtable_sync.receiver.app import create_app
+from kommo_airtable_sync.receiver.metrics import metrics_text
+from kommo_airtable_sync.receiver.server import serve
+from kommo_airtable_sync.settings import Settings
+from kommo_airtable_sync.store.inbox import Inbox
+
+
+def run_receiver(settings: Settings, host: str, port: int) -> None:
+    """Serve webhooks in the foreground until SIGTERM.
+
+    Raises:
+        ConfigurationError: if the secret or sync.yaml is missing or wrong.
+    """
+    settings.require("KOMMO_WEBHOOK_SECRET")
+    config = settings.load_config()
+    database = open_database(settings)
+    limiter = open_limiter(settings)
+    app = create_app(
+        Inbox(database, settle_seconds=config.realtime.settle_seconds),
+        kommo_secret=settings.kommo_webhook_secret.get_secret_value(),
+        metrics=lambda: metrics_text(database, limiter),
+        metrics_token=settings.metrics_token.get_secret_value(),
+        links=bool(config.links),
+    )
+    serve(app, host, port)

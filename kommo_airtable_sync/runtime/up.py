@@ -1,0 +1,281 @@
+"""``up``: everything in the foreground, under supervisord, which restarts what dies.
+
+One receiver, one gRPC code server that webserver and daemon share, live and bulk workers. Stopping
+raises the stop flag first, so that sensor, linger and workers end by themselves; signals and
+SIGKILL come after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+from rich.console import Console
+
+from kommo_airtable_sync.assembly import open_database
+from kommo_airtable_sync.core.errors import SyncError
+from kommo_airtable_sync.runtime.instance import prepare_home, write_workspace
+from kommo_airtable_sync.settings import Settings
+
+STOP_SECONDS = 6
+READY_SECONDS_MAX = 90.0
+FLAG_SECONDS = 1.5
+SENSOR_SECONDS_MAX = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One supervised program."""
+
+    name: str
+    command: list[str]
+
+
+def run_up(settings: Settings, workers: int) -> int:
+    """Run all parts until SIGINT or SIGTERM; returns the exit code.
+
+    Raises:
+        ConfigurationError: before anything starts, if a setting or sync.yaml is wrong.
+    """
+    settings.require("KOMMO_TOKEN", "AIRTABLE_TOKEN", "AIRTABLE_BASE_ID", "KOMMO_WEBHOOK_SECRET")
+    settings.load_config()
+    run_folder = prepare_home(settings)
+    open_database(settings).close()
+    for mark in run_folder.glob("*.ready"):
+        mark.unlink()
+    stop_file = run_folder / "stop"
+    stop_file.unlink(missing_ok=True)
+    environment = _environment(settings, stop_file)
+    config = write_supervisor_config(settings, parts(settings, workers))
+    console = Console(stderr=True, highlight=False)
+    create_dagster_storage(environment)
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(config)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    stopping: list[int] = []
+
+    def stop(signum: int, _frame: object) -> None:
+        stopping.append(signum)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    _announce(console, settings, lambda: bool(stopping) or process.poll() is not None)
+    while not stopping and process.poll() is None:
+        time.sleep(0.2)
+    if not stopping:
+        console.print(
+            f"error: the supervisor ended by itself; see {settings.home / 'run' / 'logs'}"
+        )
+        return 1
+    console.print("stopping ...")
+    _stop(process, stop_file)
+    return 0
+
+
+def create_dagster_storage(environment: dict[str, str]) -> None:
+    """Let one process create Dagster's databases: several at once spoil them on SQLite.
+
+    Raises:
+        SyncError: with what Dagster said.
+    """
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "dagster", "instance", "info"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        message = f"Dagster cannot use DAGSTER_HOME: {last}"
+        raise SyncError(message)
+
+
+def _stop(process: subprocess.Popen[bytes], stop_file: Path) -> None:
+    stop_file.touch()
+    # Long enough for a linger and a tick to see the flag and end as if by themselves.
+    time.sleep(FLAG_SECONDS)
+    process.terminate()
+    try:
+        process.wait(timeout=STOP_SECONDS + 2)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _announce(console: Console, settings: Settings, over: Callable[[], bool]) -> None:
+    """Wait until every part works, then say where things are."""
+    console.print("starting receiver, Dagster and workers ...")
+    ends_at = time.monotonic() + READY_SECONDS_MAX
+    waiting = ""
+    while time.monotonic() < ends_at and not over():
+        waiting = ", ".join(name for name, works in readiness(settings).items() if not works)
+        if not waiting:
+            console.print(
+                f"ready. webhooks: http://{settings.receiver_host}:{settings.receiver_port}"
+                f"  Dagster UI: http://127.0.0.1:{settings.dagster_port}\n"
+                f"logs: {settings.home / 'run' / 'logs'}   Ctrl-C stops everything."
+            )
+            return
+        time.sleep(0.2)
+    if not over():
+        console.print(f"still waiting for: {waiting}; see {settings.home / 'run' / 'logs'}")
+
+
+def readiness(settings: Settings) -> dict[str, bool]:
+    """Which parts of this machine answer."""
+    marks = settings.home / "run"
+    host = "127.0.0.1" if settings.receiver_host in ("0.0.0.0", "") else settings.receiver_host  # noqa: S104
+    return {
+        "receiver": _answers(f"http://{host}:{settings.receiver_port}/readyz"),
+        "webserver": _answers(f"http://127.0.0.1:{settings.dagster_port}/server_info"),
+        "worker-live": _alive(marks / "worker-live.ready"),
+        "worker-bulk": _alive(marks / "worker-bulk.ready"),
+        "sensor": _fresh(marks / "sensor.ready"),
+    }
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=2.0).ok
+    except requests.RequestException:
+        return False
+
+
+def _alive(mark: Path) -> bool:
+    """Whether the process that left this mark still lives."""
+    try:
+        os.kill(int(mark.read_text()), 0)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _fresh(mark: Path) -> bool:
+    """Whether the sensor has ticked lately, which takes daemon and code server."""
+    try:
+        return _alive(mark) and time.time() - mark.stat().st_mtime < SENSOR_SECONDS_MAX
+    except OSError:
+        return False
+
+
+def parts(settings: Settings, workers: int) -> list[Part]:
+    """The programs, in starting order."""
+    us = [sys.executable, "-m", "kommo_airtable_sync"]
+    port = free_port()
+    workspace = str(write_workspace(settings, port))
+    webserver = ["-h", "127.0.0.1", "-p", str(settings.dagster_port), "-w", workspace]
+    return [
+        Part(
+            "receiver",
+            [
+                *us,
+                "receiver",
+                "--host",
+                settings.receiver_host,
+                "--port",
+                str(settings.receiver_port),
+            ],
+        ),
+        Part(
+            "code-server",
+            [
+                sys.executable,
+                "-m",
+                "dagster",
+                "api",
+                "grpc",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+                "--module-name",
+                "kommo_airtable_sync.definitions",
+                "--location-name",
+                "kommo_airtable_sync",
+            ],
+        ),
+        *(
+            Part(f"worker-live-{number}", [*us, "worker", "--queue", "live"])
+            for number in range(1, workers + 1)
+        ),
+        Part("worker-bulk", [*us, "worker", "--queue", "bulk"]),
+        Part("webserver", [sys.executable, "-m", "dagster_webserver", *webserver]),
+        Part(
+            "daemon",
+            [sys.executable, "-m", "dagster._daemon", "run", "-w", workspace],
+        ),
+    ]
+
+
+def free_port() -> int:
+    """A port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def control_socket(settings: Settings) -> Path:
+    """Supervisord's control socket: in the temporary folder, since paths of sockets are short."""
+    name = hashlib.sha256(str(settings.home).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"kommo-airtable-sync-{name}.sock"
+
+
+def write_supervisor_config(settings: Settings, programs: list[Part]) -> Path:
+    """Supervisord's configuration: no secret is in it, they come by the environment."""
+    home = settings.home
+    sections = [
+        "[supervisord]\n"
+        f"logfile={home}/run/logs/supervisord.log\nlogfile_maxbytes=5MB\nlogfile_backups=1\n"
+        f"pidfile={home}/run/supervisord.pid\nchildlogdir={home}/run/logs\nminfds=1024\n",
+        f"[unix_http_server]\nfile={control_socket(settings)}\nchmod=0700\n",
+        "[rpcinterface:supervisor]\n"
+        "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n",
+    ]
+    sections += [
+        f"[program:{part.name}]\n"
+        f"command={' '.join(_quoted(word) for word in part.command)}\n"
+        "autostart=true\nautorestart=true\nstartsecs=2\nstartretries=1000000\n"
+        f"stopsignal=TERM\nstopwaitsecs={STOP_SECONDS}\nstopasgroup=false\nkillasgroup=true\n"
+        f"stdout_logfile={home}/run/logs/{part.name}.log\nredirect_stderr=true\n"
+        "stdout_logfile_maxbytes=10MB\nstdout_logfile_backups=2\n"
+        for part in programs
+    ]
+    path = home / "run" / "supervisord.conf"
+    path.write_text("\n".join(sections), encoding="utf-8")
+    path.chmod(0o600)
+    return path
+
+
+def _quoted(word: str) -> str:
+    if any(mark in word for mark in "\"'%;\n"):
+        message = f"A path holds a character that the supervisor cannot pass on: {word}"
+        raise SyncError(message)
+    return f'"{word}"' if " " in word else word
+
+
+def _environment(settings: Settings, stop_file: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "DAGSTER_HOME": str(settings.home),
+        "SYNC_STOP_FILE": str(stop_file),
+        "SYNC_CONFIG": str(settings.sync_config.resolve()),
+        "RECEIVER_HOST": settings.receiver_host,
+        "RECEIVER_PORT": str(settings.receiver_port),
+        "DAGSTER_PORT": str(settings.dagster_port),
+        "PYTHONUNBUFFERED": "1",
+    }

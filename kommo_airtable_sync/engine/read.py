@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import abc
 from collections.abc import Sequence
 
 from kommo_airtable_sync.core.mapping import Mapping
@@ -69,7 +70,7 @@ def _seconds_until_sender_gave_up(intents: list[Intent], now: float) -> float:
 
 def _read_uncertain_records(
     engine: Engine, batch: Batch, lead_ids: list[int]
-) -> dict[int, dict[str, Json]]:
+) -> dict[int, abc.Mapping[str, Json]]:
     """Records that a dead run may have created: read by key before anything is created again."""
     uncertain = [
         lead_id
@@ -81,7 +82,7 @@ def _read_uncertain_records(
     mapping = engine.directory.mapping()
     cells = [mapping.key_cell(lead_id) for lead_id in uncertain]
     found = engine.airtable.records_by_key(mapping.table_id, mapping.key.id, cells)
-    records: dict[int, dict[str, Json]] = {}
+    records: dict[int, abc.Mapping[str, Json]] = {}
     for record in found:
         lead_id = mapping.lead_id_of(record["fields"].get(mapping.key.id))
         if lead_id is not None:

@@ -1,5 +1,9 @@
 """A Celery worker whose child is warm before the first run: everything imported and opened."""
 
+# Dagster's and Celery's own signatures are partly untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import logging
@@ -30,6 +34,7 @@ MODULE = "kommo_airtable_sync.definitions"
 def run_worker(settings: Settings, queue: str) -> None:
     """Serve one queue in the foreground until SIGTERM; one run at a time."""
     os.environ["DAGSTER_HOME"] = str(settings.home)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     app = build_celery(settings, settings.load_config().realtime.linger_seconds)
     create_execute_job_task(app)
     create_resume_job_task(app)

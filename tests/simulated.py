@@ -333,7 +333,7 @@ class World:
             if batch is not None:
                 reports.append(work_batch(worker, batch))
                 continue
-            at = self.next_due_at()
+            at = self.next_due_at(worker.lane)
             if at is None or at > ends_at:
                 return reports
             self.clock.advance(max(0.001, at - self.clock.now().timestamp()))
@@ -348,11 +348,12 @@ class World:
         self.clock.advance(1)
         return reports
 
-    def next_due_at(self) -> float | None:
-        """When the next key can be claimed, in seconds since the epoch; None if none waits."""
+    def next_due_at(self, lane: Priority = LIVE) -> float | None:
+        """When the lane's next key can be claimed, seconds since the epoch; None if none waits."""
         free_at = sa.func.coalesce(due.c.lease_until, 0.0)
         with self.database.read() as connection:
-            rows = connection.execute(sa.select(due.c.due_at, free_at)).all()
+            waiting = sa.select(due.c.due_at, free_at).where(due.c.priority == lane)
+            rows = connection.execute(waiting).all()
             paused = connection.scalar(sa.select(sa.func.max(sides.c.paused_until)))
         return max(min(max(row) for row in rows), paused or 0.0) if rows else None
 

@@ -110,16 +110,26 @@ def _acknowledge(
 ) -> None:
     mapping = engine.directory.mapping()
     done: list[Acknowledged] = []
+    outcomes: list[tuple[PlannedRow, Outcome]] = []
     for row, record in zip(rows, records, strict=True):
         record_id = str(record["id"])
-        fields = agreed_fields(mapping, row, record)
+        try:
+            fields = agreed_fields(mapping, row, record)
+        except LeadFailed as failed:
+            # Stored, but not answered as the field's type says: somebody has changed the type. The
+            # intents stay open, and the next attempt reads what stands there.
+            outcomes.append((row, Outcome("retry", error=failed.reason)))
+            continue
         done.append(Acknowledged(replace(row.entry, record_id=record_id, fields=fields)))
+        outcome = "created" if record_id in created_ids else "updated"
+        outcomes.append((row, Outcome("done", outcome)))
+        batch.links.append((row.lead_id, record_id, outcome))
     engine.journal.acknowledge(batch.id, done)
-    for row, record in zip(rows, records, strict=True):
-        outcome = "created" if str(record["id"]) in created_ids else "updated"
-        batch.counts[outcome] += 1
-        batch.outcomes[row.key] = Outcome("done", outcome)
-        batch.links.append((row.lead_id, str(record["id"]), outcome))
+    for row, outcome in outcomes:
+        batch.outcomes[row.key] = outcome
+    batch.counts.update(entry.outcome for _, entry in outcomes if entry.outcome)
+    if len(done) < len(rows):
+        engine.directory.refresh()
 
 
 def _refused(
@@ -150,7 +160,7 @@ def _record_gone(engine: Engine, batch: Batch, row: PlannedRow) -> None:
         return
     entry: LedgerEntry = replace(row.entry, record_id=None)
     try:
-        again = plan_row(
+        planned = plan_row(
             batch,
             engine.directory.mapping(),
             row.key,
@@ -162,5 +172,5 @@ def _record_gone(engine: Engine, batch: Batch, row: PlannedRow) -> None:
     except LeadFailed as failed:
         batch.outcomes[row.key] = Outcome("dead", error=failed.reason)
         return
-    if again is not None:
-        write_rows(engine, batch, [again])
+    if isinstance(planned, PlannedRow):  # a create always is one
+        write_rows(engine, batch, [planned])

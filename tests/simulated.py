@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import requests
 import sqlalchemy as sa
@@ -164,6 +164,11 @@ class World:
     def close(self) -> None:
         self.limiter.close()
 
+    def restart(self, **parts: Json) -> None:
+        """All processes start again under a sync.yaml with these parts replaced."""
+        self.config = parse_config(config_text(**parts))
+        self.engine = self.new_engine()
+
     def new_engine(self, lane: Priority = LIVE) -> Engine:
         """An engine as another process would build it: it shares nothing but the store."""
         kommo_budget = SqlBudget(self.limiter, "kommo", 7, lane)
@@ -268,11 +273,11 @@ class World:
     def delete_record(self, record_id: str) -> None:
         self._in_airtable("DELETE", f"records/{record_id}")
 
-    def alter_field(self, name: str, **changes: Json) -> None:
-        self._in_airtable("PATCH", f"fields/{name}", changes)
+    def alter_field(self, field: str, **changes: Json) -> None:
+        self._in_airtable("PATCH", f"fields/{quote(field)}", changes)
 
     def add_option(self, field: str, name: str) -> None:
-        self._in_airtable("POST", f"options/{field}", {"name": name})
+        self._in_airtable("POST", f"options/{quote(field)}", {"name": name})
 
     def cells_written(self) -> list[tuple[int, str, Json]]:
         """Every cell that the sync has written so far: (lead, field name, value)."""

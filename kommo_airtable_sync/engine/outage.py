@@ -54,9 +54,9 @@ def _pause(engine: Engine, batch: Batch, outage: SideUnavailable) -> None:
 def lift_pauses(engine: Engine, batch: Batch) -> None:
     """A batch went through: whatever sides it used are well again."""
     used: list[Side] = []
-    if batch.leads:
+    if batch.counts["api_calls_kommo"]:
         used.append("kommo")
-    if batch.counts["created"] + batch.counts["updated"]:
+    if batch.counts["api_calls_airtable"]:
         used.append("airtable")
     paused = engine.runners.pauses()
     # The settings were good enough for a whole batch.

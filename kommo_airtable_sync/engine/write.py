@@ -16,7 +16,7 @@ from kommo_airtable_sync.engine.context import (
 )
 from kommo_airtable_sync.engine.merge import agreed_fields, merge_batch, plan_row
 from kommo_airtable_sync.engine.outage import pausing
-from kommo_airtable_sync.engine.read import read_batch
+from kommo_airtable_sync.engine.read import read_batch, several_records
 from kommo_airtable_sync.store.inbox import Outcome
 from kommo_airtable_sync.store.journal import Acknowledged, LedgerEntry
 
@@ -27,18 +27,20 @@ DUPLICATE_KEY = "Cannot update more than one record"
 def write_airtable(engine: Engine, batch: Batch) -> None:
     """Send every planned row; afterwards each lead of it has an outcome, or a side is down."""
     with pausing(engine, batch):
-        if batch.outage is not None:
-            return
-        while batch.rows:
+        _keep_unchanged(engine, batch)
+        while batch.rows and batch.outage is None:
             _yield_to_live(engine, batch)
             _read_again_if_old(engine, batch)
-            if batch.outage is not None:
-                return
-            write_rows(engine, batch, _next_rows(batch))
-        engine.journal.acknowledge(
-            batch.id, [Acknowledged(entry, written=False) for entry in batch.unchanged]
-        )
-        batch.unchanged.clear()
+            _keep_unchanged(engine, batch)
+            if batch.outage is None:
+                write_rows(engine, batch, _next_rows(batch))
+
+
+def _keep_unchanged(engine: Engine, batch: Batch) -> None:
+    """Leads in step are done, so what was learnt of them is kept, whatever becomes of the rest."""
+    unchanged = [Acknowledged(entry, written=False) for entry in batch.unchanged]
+    engine.journal.acknowledge(batch.id, unchanged)
+    batch.unchanged.clear()
 
 
 def _next_rows(batch: Batch) -> list[PlannedRow]:
@@ -146,10 +148,7 @@ def _refused(
         return
     reason = f"Airtable refused lead {row.lead_id}: {refused.code}: {refused.detail}"
     if DUPLICATE_KEY in refused.detail:
-        reason = (
-            f"Airtable has more than one record with the key {row.lead_id}; "
-            "merge or delete the copies, then retry."
-        )
+        reason = several_records(row.lead_id)
     batch.outcomes[row.key] = Outcome("dead", error=reason)
 
 

@@ -159,7 +159,7 @@ def test_a_field_whose_type_a_person_changed_is_learnt_from_the_answer(new_world
     world.sync()
     # Airtable takes the same value as before and answers it in another form.
     instant = {"dateFormat": {"name": "iso"}, "timeFormat": {"name": "24hour"}, "timeZone": "utc"}
-    world.alter_field("Contract%20Date", type="dateTime", options=instant)
+    world.alter_field("Contract Date", type="dateTime", options=instant)
     signed = {
         "field_id": lead_field_id("Contract date"),
         "values": [{"value": "2026-02-01T00:00:00+01:00"}],

@@ -16,6 +16,7 @@ import requests
 
 from kommo_airtable_sync.assembly import SystemClock
 from kommo_airtable_sync.runtime.up import free_port
+from kommo_airtable_sync.sandbox.observe import StandIns
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.reports import Reports
 
@@ -72,6 +73,7 @@ class Stack:
         self.receiver = f"http://127.0.0.1:{self.receiver_port}"
         self.dagster = f"http://127.0.0.1:{self.dagster_port}"
         self.hook_url = f"{self.receiver}/hooks/kommo/{SECRET}"
+        self.stand_ins = StandIns(self.kommo, self.airtable)
         self.fast = fast
         self._session = requests.Session()
         self._reports: Reports | None = None
@@ -194,10 +196,7 @@ class Stack:
 
     def control(self, side: str, method: str, path: str, body: Any = None) -> Any:
         """Use a stand-in's control surface."""
-        base = self.kommo if side == "kommo" else self.airtable
-        answer = self._session.request(method, f"{base}/_control/{path}", json=body, timeout=60)
-        answer.raise_for_status()
-        return answer.json()
+        return self.stand_ins.control(side, method, path, body)
 
     def records(self) -> list[dict[str, Any]]:
         """Every record of the Deals table, as fields by name."""

@@ -11,9 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import ack, burst, latency
+from tests.bench import ack, burst, latency, outage
 
-PARTS = ("ack", "burst", "latency", "stock")
+PARTS = ("ack", "burst", "outage", "latency", "stock")
 
 
 def main() -> None:
@@ -33,6 +33,8 @@ def main() -> None:
             results[part] = [ack.run(work)]
         elif part == "burst":
             results[part] = [burst.run(work)]
+        elif part == "outage":
+            results[part] = [outage.run(work)]
         else:
             results[part] = latency.run(work, patterns, stock=part == "stock")
         (folder / f"{part}.json").write_text(json.dumps(results[part], indent=2))
@@ -53,12 +55,13 @@ def ratios(warm: list[dict[str, Any]], stock: list[dict[str, Any]]) -> list[dict
 
 
 def show(title: str, rows: list[dict[str, Any]]) -> None:
-    """Print one table."""
+    """Print one table: a line for each figure, a column for each row."""
     table = Table(title=title, title_justify="left")
-    for column in rows[0]:
-        table.add_column(column)
+    table.add_column("figure")
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_column(str(row.get("pattern", "")), justify="right")
+    for name in rows[0]:
+        table.add_row(name, *(str(row[name]) for row in rows))
     Console().print(table)
 
 

@@ -1,0 +1,85 @@
+"""The code location: it loads with an empty environment and holds what the contract names."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from kommo_airtable_sync.definitions import defs
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def loaded() -> dg.RepositoryDefinition:
+    definitions = defs()
+    dg.Definitions.validate_loadable(definitions)
+    return definitions.get_repository_def()
+
+
+def test_definitions_hold_the_names_of_the_contract() -> None:
+    repository = loaded()
+    assert {key.to_user_string() for key in repository.assets_defs_by_key} == {
+        "kommo_leads",
+        "airtable_deals",
+    }
+    assert "sync_changes" in {job.name for job in repository.get_all_jobs()}
+    assert [sensor.name for sensor in repository.sensor_defs] == ["webhook_sensor"]
+
+
+def test_assets_say_what_they_are() -> None:
+    for assets in loaded().assets_defs_by_key.values():
+        for spec in assets.specs:
+            assert spec.group_name == "sync"
+            assert spec.kinds
+            assert spec.owners
+            assert spec.description
+
+
+def test_the_ops_run_in_the_order_of_the_story() -> None:
+    job = loaded().get_job("sync_changes")
+    order = [node.name for node in job.graph.nodes_in_topological_order]
+    assert order == [
+        "claim_leads",
+        "read_leads",
+        "merge_fields",
+        "write_records",
+        "settle_events",
+        "follow_changes",
+    ]
+
+
+@pytest.mark.process
+def test_the_workspace_validates_with_an_empty_environment(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster", "definitions", "validate", "-w", "workspace.yaml"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.process
+def test_dg_finds_the_project(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "dg"), "list", "defs", "--json"],
+        cwd=ROOT,
+        env={
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "VIRTUAL_ENV": str(Path(sys.executable).parent.parent),
+            "HOME": str(tmp_path),
+            "DAGSTER_HOME": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "webhook_sensor" in done.stdout

@@ -1,0 +1,98 @@
+"""The webhook sensor on a real instance and a real store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from kommo_airtable_sync.assembly import SystemClock
+from kommo_airtable_sync.core.types import BULK, LIVE, IncomingEvent, Priority
+from kommo_airtable_sync.definitions import defs
+from kommo_airtable_sync.defs import sensors
+from kommo_airtable_sync.defs.sensors import sweep, webhook_sensor
+from kommo_airtable_sync.store.database import Database
+from kommo_airtable_sync.store.inbox import Inbox
+from kommo_airtable_sync.store.runners import Runners
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setattr(sensors, "TICK_SECONDS", 0.15)
+    database = Database(f"sqlite:///{tmp_path / 'sync.db'}", SystemClock())
+    database.migrate()
+    yield database
+    database.close()
+
+
+def tick(instance: dg.DagsterInstance) -> list[dg.RunRequest] | str:
+    context = dg.build_sensor_context(
+        instance=instance, repository_def=defs().get_repository_def(), sensor_name="webhook_sensor"
+    )
+    result = webhook_sensor(context)
+    if isinstance(result, dg.SkipReason):
+        return result.skip_message or ""
+    assert isinstance(result, dg.SensorResult)
+    return list(result.run_requests or [])
+
+
+def make_due(store: Database, priority: Priority = LIVE) -> None:
+    Inbox(store).receive([IncomingEvent("lead:1", "kommo", "update", priority=priority)])
+
+
+def test_a_quiet_tick_waits_and_says_so(store: Database) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert "nothing due" in str(tick(instance))
+
+
+def test_a_due_lead_asks_for_one_run_and_not_for_a_second(store: Database) -> None:
+    make_due(store)
+    with dg.DagsterInstance.ephemeral() as instance:
+        requests = tick(instance)
+        assert [request.tags["sync/lane"] for request in requests] == ["live"]
+        assert isinstance(tick(instance), str)
+
+
+def test_bulk_work_goes_to_the_bulk_queue(store: Database) -> None:
+    make_due(store, BULK)
+    with dg.DagsterInstance.ephemeral() as instance:
+        requests = tick(instance)
+        assert [request.tags["dagster-celery/queue"] for request in requests] == ["bulk"]
+
+
+def test_a_living_runner_is_left_to_do_it(store: Database) -> None:
+    make_due(store)
+    Runners(store).beat("run", LIVE, "host", 1, "running")
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert "running" in str(tick(instance))
+
+
+def test_a_run_whose_heart_has_stopped_is_failed_and_its_leads_come_back(
+    store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_due(store)
+    inbox, runners = Inbox(store), Runners(store)
+    job = defs().get_repository_def().get_job("sync_changes")
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+        runners.beat(run.run_id, LIVE, "host", 1, "running")
+        assert inbox.claim(LIVE, 10, run.run_id, 60.0) is not None
+        sweep(instance, runners, inbox)
+        assert not instance.get_run_by_id(run.run_id).is_finished
+        monkeypatch.setattr("kommo_airtable_sync.engine.sweep.STALE_SECONDS", -1.0)
+        sweep(instance, runners, inbox)
+        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
+        assert LIVE in inbox.due_lanes()
+        assert runners.all() == []
+
+
+def test_without_a_usable_database_the_tick_is_skipped_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("SYNC_DATABASE_URL", "sqlite:////no/such/folder/sync.db")
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert "SYNC_DATABASE_URL" in str(tick(instance))

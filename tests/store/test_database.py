@@ -57,16 +57,22 @@ def test_migrations_and_schema_describe_the_same_tables(database: Database) -> N
         assert compare_metadata(context, metadata) == []
 
 
-def test_keys_sort_by_code_point_on_both_engines(database: Database) -> None:
+def test_keys_sort_by_code_point_whatever_the_servers_locale(database: Database) -> None:
     """Rows are locked in this order, and Python sorts them in the same one."""
     keys = ["record:recB", "record:reca", "lead:10", "lead:9", "record:rec_", "contact:1"]
     with database.write() as connection:
         connection.execute(
             sa.insert(schema.due), [{"key": key, "due_at": 0, "priority": 0} for key in keys]
         )
-    with database.read() as connection:
         found = connection.execute(sa.select(schema.due.c.key).order_by(schema.due.c.key))
         assert list(found.scalars()) == sorted(keys)
+        # The embedded server knows no locale that sorts otherwise, so ask for the declaration too.
+        if not database.is_sqlite:
+            declared = connection.exec_driver_sql(
+                "SELECT DISTINCT collation_name FROM information_schema.columns"
+                " WHERE table_name IN ('due', 'events') AND column_name = 'key'"
+            )
+            assert list(declared.scalars()) == ["C"]
 
 
 def test_the_schema_can_be_taken_down_and_up_again(database: Database) -> None:

@@ -82,8 +82,10 @@ def test_bulk_goes_at_once_or_not_at_all_and_never_while_live_waits(
     rate: int, sequence: list[tuple[float, Priority, float | None]]
 ) -> None:
     state, now, live = BudgetState(()), START, [0.0]
-    for wait, lane, _ in sequence:
+    for wait, lane, blocked_for in sequence:
         now += wait
+        if blocked_for is not None:
+            state = replace(state, blocked_until=now + blocked_for)
         grant = next_grant(state, rate, lane, now)
         if lane == LIVE:
             live.append(grant.at)

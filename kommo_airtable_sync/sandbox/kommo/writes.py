@@ -1,351 +1,392 @@
-"""Writes by the API's rules: check a whole request first, then apply it item by item.
+"""Changing entities: check a whole request, then apply it item by item, log it and tell of it.
 
-Sources: reference 3.4 to 3.6 and section 9, "Leads".
+The API and the control share this. Sources: reference 3.4 to 3.6, section 9 "Leads".
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from kommo_airtable_sync.sandbox.kommo.events import events_of
-from kommo_airtable_sync.sandbox.kommo.problems import ItemErrors
+from kommo_airtable_sync.sandbox.kommo import hooks
+from kommo_airtable_sync.sandbox.kommo.answers import Mistake, mistakes, refuse
+from kommo_airtable_sync.sandbox.kommo.delivery import Outbox
+from kommo_airtable_sync.sandbox.kommo.fields import written
 from kommo_airtable_sync.sandbox.kommo.settings import Settings
-from kommo_airtable_sync.sandbox.kommo.state import LOST, WON, Change, Entity, Pipeline, State
-from kommo_airtable_sync.sandbox.kommo.values import written
+from kommo_airtable_sync.sandbox.kommo.state import LOST, SINGULAR, WON, State
 
 Json = dict[str, Any]
-_COMMON = {
-    "name": "string",
-    "responsible_user_id": "int",
-    "created_by": "int",
-    "updated_by": "int",
-    "created_at": "int",
-    "updated_at": "int",
+_TAG = {"id": int, "name": str, "color": str}
+_LINK = {"id": int, "is_main": bool}
+_FIELD = {"field_id": int, "values": object, "field_name": str, "field_type": str} | {
+    "field_code": str,
+    "is_computed": bool,
 }
-_TYPES = {
-    "leads": _COMMON
-    | dict.fromkeys(("price", "status_id", "pipeline_id", "loss_reason_id", "closed_at"), "int"),
-    "contacts": _COMMON | {"first_name": "string", "last_name": "string"},
+_COMMON: Json = {
+    **dict.fromkeys(("id", "responsible_user_id", "created_by", "updated_by"), int),
+    **dict.fromkeys(("created_at", "updated_at"), int),
+    "name": str,
+    "request_id": object,
+    "custom_fields_values": [_FIELD],
+    "tags_to_add": [_TAG],
+    "tags_to_delete": [_TAG],
+    "_embedded": {"tags": [_TAG], "contacts": [_LINK], "companies": [_LINK]},
+}
+_LEAD_KEYS = ("price", "status_id", "pipeline_id", "loss_reason_id", "closed_at")
+_SCHEMAS: dict[str, Json] = {
+    "leads": _COMMON | dict.fromkeys(_LEAD_KEYS, int),
+    "contacts": _COMMON | {"first_name": str, "last_name": str},
     "companies": _COMMON,
 }
-_OTHER_KEYS = {"id", "request_id", "custom_fields_values", "tags_to_add", "tags_to_delete"} | {
-    "_embedded"
+_NULLABLE = {"loss_reason_id", "closed_at", "_embedded", "values", "color", "field_code"} | {
+    "tags", "tags_to_add", "tags_to_delete", "custom_fields_values",
+}  # fmt: skip
+_BLANKS: dict[str, Json] = {
+    "leads": dict.fromkeys(_LEAD_KEYS) | {"price": 0},
+    "contacts": {"first_name": "", "last_name": ""},
+    "companies": {},
 }
-_TYPE_NAMES: dict[type, str] = {int: "int", str: "string"}
-_NULLABLE = {"loss_reason_id", "closed_at"}
-_FIELD_KEYS = {"field_id", "field_code", "values", "field_name", "field_type", "is_computed"}
+_USER_KEYS = ("created_by", "updated_by", "responsible_user_id")
+# changed key -> event type, and the key and inner key that wrap its value (reference 5)
+_EVENTS = {
+    "responsible_user_id": ("entity_responsible_changed", "responsible_user", "id"),
+    "price": ("sale_field_changed", "sale_field_value", "sale"),
+    "name": ("name_field_changed", "name_field_value", "name"),
+}
 
 
 @dataclass(slots=True)
 class Draft:
-    """One checked item, ready to be applied.
+    """One item of a write.
 
     Args:
-        entity: what to change; None = create.
+        row: what to change; None = create.
+        item: its part of the request.
         attributes: plain attributes to set.
         fields: custom field id -> new values, empty = clear.
-        tags: the whole new set of tag ids; None = no change.
     """
 
     request_id: str
-    entity: Entity | None
+    row: Json | None
+    item: Json
     attributes: Json = field(default_factory=dict[str, Any])
     fields: dict[int, list[Json]] = field(default_factory=dict[int, list[Json]])
-    tags: list[int] | None = None
-    links: list[tuple[str, int, bool]] = field(default_factory=list[tuple[str, int, bool]])
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """One applied item: the entity as it now is, what changed, and the old values hooks name."""
+    """One applied item: the entity as it now is, as it was, and the log entry, if it changed."""
 
-    draft: Draft
-    entity: Entity
-    change: Change | None
+    request_id: str
+    row: Json
     old: Json
+    change: Json | None
 
 
 class Writer:
-    """Checks and applies items of one entity type.
+    """Everything that moves an entity.
 
     Args:
         state: what is written to.
         settings: the switches for unclear behaviour.
-        kind: entity type.
-        user_id: who acts, unless ``updated_by`` says otherwise.
+        outbox: where the hooks go.
     """
 
-    def __init__(self, state: State, settings: Settings, kind: str, user_id: int) -> None:
+    def __init__(self, state: State, settings: Settings, outbox: Outbox) -> None:
         self._state = state
         self._settings = settings
-        self._kind = kind
-        self._user_id = user_id
-        self._errors = ItemErrors()
+        self._outbox = outbox
 
-    def check(self, items: Sequence[tuple[Entity | None, Json]]) -> list[Draft]:
-        """Check every item of a request; tags with unknown names come to be here.
+    def write(
+        self, kind: str, items: Sequence[tuple[Json | None, Json]], *, by: int, at: float
+    ) -> list[Applied]:
+        """Create or update by v4 write shapes: all or nothing, hooks included.
 
         Args:
-            items: the entity to change (None = create) with its part of the request.
+            kind: entity type.
+            items: the entity (None = create) and its part of the request.
+            by: acting user, unless the item names ``updated_by``.
+            at: epoch seconds.
 
         Raises:
-            Refused: 400 with all errors of all items; nothing is stored then.
+            Refused: 400 with all mistakes of all items; nothing is stored then.
         """
-        drafts = [self._draft(item, entity, index) for index, (entity, item) in enumerate(items)]
-        self._errors.raise_if_any()
-        for draft, (_, item) in zip(drafts, items, strict=True):
-            draft.tags = self._tags(draft.entity, item)
-        return drafts
+        drafts = [
+            Draft(str(item.get("request_id", index)), row, item)
+            for index, (row, item) in enumerate(items)
+        ]
+        wrong: dict[str, list[Mistake]] = {}
+        for draft in drafts:
+            wrong.setdefault(draft.request_id, []).extend(self._check(kind, draft))
+        refuse(wrong)
+        applied = [self._apply(kind, draft, by, at) for draft in drafts]
+        self._tell(applied)
+        return applied
 
-    def _draft(self, item: Json, entity: Entity | None, index: int) -> Draft:
-        draft = Draft(str(item.get("request_id", index)), entity)
-        types = _TYPES[self._kind]
-        for key, value in item.items():
-            if key in types:
-                self._attribute(draft, key, value, types[key])
-            elif key not in _OTHER_KEYS:
-                self._errors.add(draft.request_id, "FieldNotExpected", key)
-        self._stage(draft)
-        self._custom_fields(draft, item.get("custom_fields_values"))
-        self._embedded(draft, item)
-        return draft
+    def _check(self, kind: str, draft: Draft) -> list[Mistake]:
+        """What is wrong with an item; fills in its attributes and fields."""
+        item, schema = draft.item, _SCHEMAS[kind]
+        if self._settings.decimal_price != "refuse" and isinstance(item.get("price"), float):
+            schema = schema | {"price": float}
+        if wrong := list(mistakes(item, schema, _NULLABLE)):
+            return wrong
+        plain = _BLANKS[kind].keys() | {"name", "created_at", "updated_at", *_USER_KEYS}
+        draft.attributes = {key: value for key, value in item.items() if key in plain}
+        if self._settings.decimal_price == "truncate" and "price" in item:
+            draft.attributes["price"] = int(item["price"])
+        paths = [key for key in _USER_KEYS if key in item and not self._may_name(key, item[key])]
+        if item.get("loss_reason_id") not in (None, *self._state.rows["leads/loss_reasons"]):
+            paths.append("loss_reason_id")
+        paths += self._stage(draft) if kind == "leads" else []
+        for other in ("contacts", "companies"):
+            for index, each in enumerate((item.get("_embedded") or {}).get(other) or ()):
+                if not self._state.find(other, each.get("id", 0)):
+                    paths.append(f"_embedded.{other}.{index}.id")
+        unknown = [Mistake("NotSupportedChoice", path) for path in paths]
+        return unknown + self._custom_fields(kind, draft)
 
-    def _attribute(self, draft: Draft, key: str, value: Any, wanted: str) -> None:
-        if key == "price" and isinstance(value, float) and self._settings.decimal_price != "refuse":
-            keeps = self._settings.decimal_price == "keep"
-            draft.attributes[key] = value if keeps else int(value)
-        elif value is None and key in _NULLABLE:
-            draft.attributes[key] = None
-        elif isinstance(value, bool) or not isinstance(value, str if wanted == "string" else int):
-            self._errors.add(draft.request_id, "InvalidType", key, wanted)
-        elif not self._is_choice(key, value):
-            self._errors.add(draft.request_id, "NotSupportedChoice", key)
-        else:
-            draft.attributes[key] = value
+    def _may_name(self, key: str, user_id: int) -> bool:
+        """Whether a user may stand there: active ones, and the robot 0 as author."""
+        user = self._state.rows["users"].get(user_id)
+        return bool(user and user["rights"]["is_active"]) or (
+            user_id == 0 and key != "responsible_user_id"
+        )
 
-    def _is_choice(self, key: str, value: int | str) -> bool:
-        """Whether ids of users and loss reasons exist; robots are user 0."""
-        if key == "loss_reason_id":
-            return value in self._state.loss_reasons
-        if key not in ("created_by", "updated_by", "responsible_user_id"):
-            return True
-        user = self._state.users.get(int(value))
-        return bool(user and user.is_active) or (value == 0 and key != "responsible_user_id")
+    def _stage(self, draft: Draft) -> list[str]:
+        """Make the stage a pair; a pipeline alone means its first stage. Paths that are wrong."""
+        asked, row, pipelines = draft.attributes, draft.row, self._state.rows["leads/pipelines"]
+        if (
+            row
+            and "status_id" not in asked
+            and asked.get("pipeline_id", 0)
+            in (
+                0,
+                row["pipeline_id"],
+            )
+        ):
+            return []
+        main = next((key for key, each in pipelines.items() if each["is_main"]), 0)
+        pipeline_id = asked.get("pipeline_id", row["pipeline_id"] if row else main)
+        if pipeline_id not in pipelines:
+            return ["pipeline_id"]
+        statuses = pipelines[pipeline_id]["_embedded"]["statuses"]
+        first = next(each["id"] for each in statuses if each["type"] == 0)
+        asked |= {"pipeline_id": pipeline_id, "status_id": asked.get("status_id", first)}
+        known = asked["status_id"] in {each["id"] for each in statuses}
+        return [] if known else ["status_id"]
 
-    def _stage(self, draft: Draft) -> None:
-        """Make the stage a pair; a pipeline alone means its first stage."""
-        if self._kind != "leads":
-            return
-        status_id: int | None = draft.attributes.get("status_id")
-        pipeline_id: int | None = draft.attributes.get("pipeline_id")
-        if draft.entity and status_id is None and pipeline_id in (None, draft.entity.pipeline_id):
-            return
-        home = draft.entity.pipeline_id if draft.entity else self._main_pipeline().id
-        pipeline = self._state.pipelines.get(home if pipeline_id is None else pipeline_id)
-        if pipeline is None:
-            self._errors.add(draft.request_id, "NotSupportedChoice", "pipeline_id")
-        elif status_id is not None and status_id not in {each.id for each in pipeline.statuses}:
-            self._errors.add(draft.request_id, "NotSupportedChoice", "status_id")
-        else:
-            draft.attributes["pipeline_id"] = pipeline.id
-            draft.attributes["status_id"] = status_id or pipeline.first_stage()
+    def _custom_fields(self, kind: str, draft: Draft) -> list[Mistake]:
+        defined = self._state.rows[f"{kind}/custom_fields"].values()
+        zone, found = ZoneInfo(self._state.account.timezone), list[Mistake]()
+        for index, item in enumerate(draft.item.get("custom_fields_values") or ()):
+            path = f"custom_fields_values.{index}"
+            key = "field_id" if "field_id" in item else "field_code"
+            named = [
+                each for each in defined if each[key.removeprefix("field_")] == item.get(key, 0)
+            ]
+            if not named:
+                found.append(Mistake("NotSupportedChoice", f"{path}.{key}"))
+            elif "values" not in item:
+                found.append(Mistake("FieldMissing", f"{path}.values"))
+            else:
+                values, wrong = written(named[0], item["values"], zone)
+                inner = f"{path}.values."
+                found += [each._replace(path=(inner + each.path).strip(".")) for each in wrong]
+                if values is not None:
+                    draft.fields[named[0]["id"]] = values
+        return found
 
-    def _main_pipeline(self) -> Pipeline:
-        return next(each for each in self._state.pipelines.values() if each.is_main)
+    def _apply(self, kind: str, draft: Draft, by: int, at: float) -> Applied:
+        now, asked = int(at), draft.attributes
+        row = draft.row or self._created(kind, asked.get("created_by", by), by, now)
+        old = dict(row)  # shallow: fields and tags are replaced, never changed in place
+        row |= {key: value for key, value in asked.items() if not key.startswith("updated_")}
+        fields = row["fields"] | draft.fields
+        row["fields"] = {key: values for key, values in fields.items() if values}
+        row["tags"] = self._tags(row, draft.item)
+        links = self._link(row, draft.item)
+        if kind == "leads":
+            _close(row, old["status_id"], asked, now)
+        changed = _changed(old, row)
+        is_new = draft.row is None
+        if not (is_new or links or self._touches(changed)):
+            return Applied(draft.request_id, row, old, None)
+        row["updated_at"] = asked.get("updated_at", now)
+        row["updated_by"] = asked.get("updated_by", by)
+        events = (
+            [(f"{SINGULAR[kind]}_added", [], [])] if is_new else self._events(old, row, changed)
+        )
+        change = self._log(
+            row, "add" if is_new else "update", row["updated_by"], at, changed, events
+        )
+        return Applied(draft.request_id, row, old, change)
 
-    def _custom_fields(self, draft: Draft, raw: Any) -> None:
-        if raw is None:
-            return
-        if not isinstance(raw, list):
-            self._errors.add(draft.request_id, "InvalidType", "custom_fields_values", "array")
-            return
-        zone = ZoneInfo(self._state.account.timezone)
-        for index, item in enumerate(cast("list[Any]", raw)):
-            self._custom_field(draft, f"custom_fields_values.{index}", item, zone)
+    def _created(self, kind: str, author: int, by: int, now: int) -> Json:
+        entity_id = self._state.next_id(kind)
+        row: Json = {"kind": kind, "id": entity_id, "is_deleted": False, "fields": {}, "tags": []}
+        row |= {"name": f"Lead #{entity_id}" if kind == "leads" else "", **_BLANKS[kind]}
+        row |= {"responsible_user_id": by or author, "created_by": author, "updated_by": author}
+        row |= {"created_at": now, "updated_at": now}
+        self._state.rows[kind][entity_id] = row
+        return row
 
-    def _custom_field(self, draft: Draft, path: str, raw: Any, zone: ZoneInfo) -> None:
-        if not isinstance(raw, dict):
-            self._errors.add(draft.request_id, "InvalidType", path, "array")
-            return
-        item = cast(Json, raw)
-        for key in item.keys() - _FIELD_KEYS:
-            self._errors.add(draft.request_id, "FieldNotExpected", f"{path}.{key}")
-        key = "field_id" if "field_id" in item else "field_code"
-        attribute = key.removeprefix("field_")
-        defined = self._state.fields[self._kind].values()
-        found = next((each for each in defined if getattr(each, attribute) == item.get(key)), None)
-        if found is None or item.get(key) is None:
-            self._errors.add(draft.request_id, "NotSupportedChoice", f"{path}.{key}")
-            return
+    def _touches(self, changed: list[str]) -> bool:
+        """Whether a write counts as one; unclear for tags alone and for no change at all."""
+        if changed == ["tags"]:
+            return self._settings.tags_touch
+        return bool(changed) or self._settings.noop_touches
 
-        def report(code: str, where: str, wanted: str) -> None:
-            inner = f"{path}.values.{where}" if where else f"{path}.values"
-            self._errors.add(draft.request_id, code, inner, wanted)
-
-        if "values" not in item:
-            self._errors.add(draft.request_id, "FieldMissing", f"{path}.values")
-            return
-        values = written(found, item["values"], zone, report)
-        if values is not None:
-            draft.fields[found.id] = values
-
-    def _embedded(self, draft: Draft, item: Json) -> None:
-        if not isinstance(item.get("_embedded"), dict | None):
-            self._errors.add(draft.request_id, "InvalidType", "_embedded", "array")
-        for key in ("tags_to_add", "tags_to_delete", "_embedded.tags"):
-            for index, tag in enumerate(self._dicts(draft, item, key)):
-                for odd, value in tag.items():
-                    self._tag_key(draft, f"{key}.{index}.{odd}", odd, value)
-        for kind in ("contacts", "companies"):
-            for index, each in enumerate(self._dicts(draft, item, f"_embedded.{kind}")):
-                known = isinstance(each.get("id"), int) and self._state.find(kind, each["id"])
-                if not known:
-                    path = f"_embedded.{kind}.{index}.id"
-                    self._errors.add(draft.request_id, "NotSupportedChoice", path)
-                else:
-                    draft.links.append((kind, each["id"], bool(each.get("is_main", index == 0))))
-
-    def _tag_key(self, draft: Draft, path: str, key: str, value: Any) -> None:
-        wanted = {"id": int, "name": str, "color": str}.get(key)
-        if wanted is None:
-            self._errors.add(draft.request_id, "FieldNotExpected", path)
-        elif value is not None and not isinstance(value, wanted):
-            self._errors.add(draft.request_id, "InvalidType", path, _TYPE_NAMES[wanted])
-
-    def _dicts(self, draft: Draft, item: Json, path: str) -> list[Json]:
-        """The objects at a path, or an InvalidType and none."""
-        found = _at(item, path)
-        listed = cast("list[Any]", found) if isinstance(found, list) else []
-        if (found is None or isinstance(found, list)) and all(isinstance(i, dict) for i in listed):
-            return listed
-        self._errors.add(draft.request_id, "InvalidType", path, "array")
-        return []
-
-    def _tags(self, entity: Entity | None, item: Json) -> list[int] | None:
+    def _tags(self, row: Json, item: Json) -> list[int]:
         """The new tag set; ``_embedded.tags`` wins over the incremental keys (reference 3.6)."""
-        if "tags" in (item.get("_embedded") or ()):
-            return self._tag_ids(_at(item, "_embedded.tags"))
-        if not (item.get("tags_to_add") or item.get("tags_to_delete")):
-            return None
-        gone = set(self._tag_ids(item.get("tags_to_delete")))
-        kept = [each for each in (entity.tags if entity else []) if each not in gone]
-        return list(dict.fromkeys(kept + self._tag_ids(item.get("tags_to_add"))))
+        embedded = item.get("_embedded") or {}
+        if "tags" in embedded:
+            return self._tag_ids(row["kind"], embedded["tags"])
+        gone = self._tag_ids(row["kind"], item.get("tags_to_delete"))
+        kept = [each for each in row["tags"] if each not in gone]
+        return list(dict.fromkeys(kept + self._tag_ids(row["kind"], item.get("tags_to_add"))))
 
-    def _tag_ids(self, tags: list[Json] | None) -> list[int]:
-        known = self._state.tags[self._kind]
+    def _tag_ids(self, kind: str, tags: list[Json] | None) -> list[int]:
+        known = self._state.rows[f"{kind}/tags"]
         ids = [
-            each["id"]
-            if each.get("id") in known
-            else self._state.tag_id(self._kind, str(each.get("name", "")))
-            for each in tags or []
+            each["id"] if each.get("id") in known else self._state.tag_id(kind, each["name"])
+            for each in tags or ()
             if each.get("id") in known or each.get("name")
         ]
         return list(dict.fromkeys(ids))
 
-    def apply(self, draft: Draft, at: float) -> Applied:
-        """Carry out one checked item.
+    def _link(self, row: Json, item: Json) -> bool:
+        """Link what ``_embedded`` names; whether there was something."""
+        links = [
+            (kind, each["id"], each.get("is_main", index == 0))
+            for kind in ("contacts", "companies")
+            for index, each in enumerate((item.get("_embedded") or {}).get(kind) or ())
+        ]
+        for kind, other_id, is_main in links:
+            self._state.link((row["kind"], row["id"]), (kind, other_id), is_main=is_main)
+        return bool(links)
 
-        Args:
-            draft: from ``check``.
-            at: epoch seconds, with their fraction.
-        """
-        is_new = draft.entity is None
-        entity = draft.entity or self._created(draft, int(at))
-        old = _snapshot(entity)
-        for key, value in draft.attributes.items():
-            if key not in ("updated_at", "updated_by"):
-                setattr(entity, key, value)
-        for field_id, values in draft.fields.items():
-            _set_field(entity, field_id, values)
-        if draft.tags is not None:
-            entity.tags = draft.tags
-        for kind, other_id, is_main in draft.links:
-            self._state.link((self._kind, entity.id), (kind, other_id), is_main=is_main)
-        _close(entity, old["status_id"], draft.attributes, int(at))
-        changed = _differences(old, _snapshot(entity))
-        if not is_new and not self._touches(changed, draft):
-            return Applied(draft, entity, None, old)
-        entity.updated_at = draft.attributes.get("updated_at", int(at))
-        entity.updated_by = draft.attributes.get("updated_by", self._user_id)
-        self._state.version += 1
-        change = Change(
-            entity_type=self._kind,
-            entity_id=entity.id,
-            kind="add" if is_new else "update",
-            changed_at=at,
-            updated_at=entity.updated_at,
-            by=entity.updated_by,
-            fields=changed,
-            events=tuple(events_of(self._state, entity, old, changed, is_new=is_new)),
-        )
-        self._state.changes.append(change)
-        return Applied(draft, entity, change, old)
+    def _events(self, old: Json, row: Json, changed: list[str]) -> list[tuple[str, Any, Any]]:
+        """``(type, value_before, value_after)`` as ``GET /events`` shows them."""
+        found: list[tuple[str, Any, Any]] = []
+        for key in changed:
+            if key in _EVENTS:
+                name, outer, inner = _EVENTS[key]
+                found.append((name, *([{outer: {inner: each[key]}}] for each in (old, row))))
+            elif key.startswith("cf_"):
+                found.append((f"custom_field_{key[3:]}_value_changed",
+                              *(_field_values(each, int(key[3:])) for each in (old, row))))  # fmt: skip
+        if _is_moved(changed):
+            stages = (
+                [{"lead_status": {"id": each["status_id"], "pipeline_id": each["pipeline_id"]}}]
+                for each in (old, row)
+            )
+            found.append(("lead_status_changed", *stages))
+        tags = self._state.rows[f"{row['kind']}/tags"]
+        for tag in [each for each in row["tags"] if each not in old["tags"]]:
+            found.append(("entity_tag_added", [], [{"tag": {"name": tags[tag]["name"]}}]))
+        for tag in [each for each in old["tags"] if each not in row["tags"]]:
+            found.append(("entity_tag_deleted", [{"tag": {"name": tags[tag]["name"]}}], []))
+        return found
 
-    def _created(self, draft: Draft, now: int) -> Entity:
-        user_id = draft.attributes.get("created_by", self._user_id)
-        entity_id = self._state.next_id(self._kind)
-        default_name = f"Lead #{entity_id}" if self._kind == "leads" else ""
-        entity = Entity(
-            self._kind,
-            entity_id,
-            default_name,
-            self._user_id or user_id,
-            user_id,
-            user_id,
-            now,
-            now,
-        )
-        self._state.entities[self._kind][entity_id] = entity
-        return entity
+    def _log(
+        self,
+        row: Json,
+        action: str,
+        by: int,
+        at: float,
+        fields: list[str],
+        events: list[tuple[str, Any, Any]],
+    ) -> Json:
+        """Add to the change log (``changed_at`` with its fraction) and to the event list."""
+        state, kind = self._state, row["kind"]
+        change: Json = {"lead_id": row["id"], "entity_type": kind, "kind": action}
+        change |= {"changed_at": at, "updated_at": row["updated_at"], "by": by, "fields": fields}
+        state.changes.append(change)
+        state.version += 1
+        for name, before, after in events:
+            event_id = f"01{len(state.rows['events']):024x}"  # 26 characters
+            state.rows["events"][event_id] = {
+                "id": event_id,
+                "type": name,
+                "entity_id": row["id"],
+                "entity_type": SINGULAR[kind],
+                "created_by": by,
+                "created_at": int(at),
+                "value_after": after,
+                "value_before": before,
+                "account_id": state.account.id,
+                "_embedded": {"entity": {"id": row["id"]}},
+            }
+        return change
 
-    def _touches(self, changed: tuple[str, ...], draft: Draft) -> bool:
-        """Whether the write counts as one; unclear for tags alone and for no change at all."""
-        if changed == ("tags",):
-            return self._settings.tags_touch
-        return bool(changed) or bool(draft.links) or self._settings.noop_touches
+    def _tell(self, applied: list[Applied]) -> None:
+        """Hooks of what was written; stage and responsible changes also under their own names."""
+        told: list[hooks.HookItem] = []
+        for each in (each for each in applied if each.change):
+            row, change = each.row, each.change or {}
+            is_new, moved = change["kind"] == "add", _is_moved(change["fields"])
+            actions = ["add"] if is_new else ["update"]
+            if moved and not is_new:
+                actions.append("status")
+                body = hooks.digital_pipeline_body(row, each.old, self._state.account)
+                self._outbox.post_digital_pipeline(body)
+            if "responsible_user_id" in change["fields"] and not is_new:
+                actions.append("responsible")
+            body = hooks.payload(self._state, self._settings, row, {} if is_new else each.old)
+            told += [hooks.item(row["kind"], action, body) for action in actions]
+        self._outbox.post(told)
 
+    def set_deleted(self, row: Json, *, deleted: bool, by: int, at: float) -> Json:
+        """Move an entity into the trash or out of it, as only people can; the log entry."""
+        action = "delete" if deleted else "restore"
+        row |= {"is_deleted": deleted, "updated_at": int(at), "updated_by": by}
+        name = f"{SINGULAR[row['kind']]}_{action}d"
+        change = self._log(row, action, by, at, [], [(name, [], [])])
+        full = hooks.payload(self._state, self._settings, row, {})
+        payload = hooks.deleted_payload(row) if deleted else full
+        self._outbox.post([hooks.item(row["kind"], action, payload)])
+        return change
 
-def _at(item: Json, path: str) -> Any:
-    found: Any = item
-    for key in path.split("."):
-        found = cast(Json, found).get(key) if isinstance(found, dict) else None
-    return found
-
-
-_COMPARED = (
-    "name", "first_name", "last_name", "price", "status_id", "pipeline_id",
-    "responsible_user_id", "loss_reason_id", "closed_at", "created_at", "created_by",
-)  # fmt: skip
-
-
-def _snapshot(entity: Entity) -> Json:
-    kept: Json = {name: getattr(entity, name) for name in _COMPARED}
-    return kept | {"fields": dict(entity.fields), "tags": list(entity.tags)}
-
-
-def _differences(old: Json, new: Json) -> tuple[str, ...]:
-    changed = [key for key in old if key not in ("fields", "tags") and old[key] != new[key]]
-    both = old["fields"].keys() | new["fields"].keys()
-    cf = sorted(each for each in both if old["fields"].get(each) != new["fields"].get(each))
-    changed += [f"cf_{each}" for each in cf]
-    return (*changed, "tags") if set(old["tags"]) != set(new["tags"]) else tuple(changed)
-
-
-def _set_field(entity: Entity, field_id: int, values: list[Json]) -> None:
-    if values:
-        entity.fields[field_id] = values
-    else:
-        entity.fields.pop(field_id, None)
+    def add_note(self, row: Json, text: str, *, by: int, at: float) -> Json:
+        """Tell of a new note, which does not move ``updated_at``; the log entry."""
+        author = self._state.rows["users"].get(by, {"id": by, "name": ""})
+        payload = hooks.note_payload(row, text, self._state.next_id(), author, int(at), self._state)
+        self._outbox.post([hooks.item(row["kind"], "note", payload)])
+        return self._log(row, "note", by, at, [], [("common_note_added", [], [])])
 
 
-def _close(lead: Entity, old_status: int, asked: Json, now: int) -> None:
+def _changed(old: Json, row: Json) -> list[str]:
+    """Names of what differs, custom fields as ``cf_{id}``."""
+    found = [key for key in row if key not in ("fields", "tags") and row[key] != old[key]]
+    ids = sorted(old["fields"].keys() | row["fields"].keys())
+    found += [f"cf_{each}" for each in ids if old["fields"].get(each) != row["fields"].get(each)]
+    return found + (["tags"] if set(old["tags"]) != set(row["tags"]) else [])
+
+
+def _is_moved(changed: Sequence[str]) -> bool:
+    return "status_id" in changed or "pipeline_id" in changed
+
+
+def _field_values(row: Json, field_id: int) -> list[Json]:
+    return [
+        {
+            "custom_field_value": {
+                "field_id": field_id,
+                "enum_id": value.get("enum_id"),
+                "text": str(value.get("value")),
+            }
+        }
+        for value in row["fields"].get(field_id, [])
+    ]
+
+
+def _close(lead: Json, old_status: int, asked: Json, now: int) -> None:
     """Entering won or lost stamps ``closed_at``, leaving clears it; reasons are for lost only."""
-    if lead.status_id not in (WON, LOST):
-        lead.closed_at = None
+    if lead["status_id"] not in (WON, LOST):
+        lead["closed_at"] = None
     elif old_status not in (WON, LOST):
-        lead.closed_at = asked.get("closed_at") or now
-    if lead.status_id != LOST:
-        lead.loss_reason_id = None
+        lead["closed_at"] = asked.get("closed_at") or now
+    if lead["status_id"] != LOST:
+        lead["loss_reason_id"] = None

@@ -21,7 +21,7 @@ from kommo_airtable_sync.sandbox.kommo.query import MAX_LIMIT, Query, selected
 from kommo_airtable_sync.sandbox.kommo.settings import Settings
 from kommo_airtable_sync.sandbox.kommo.shapes import Shapes
 from kommo_airtable_sync.sandbox.kommo.state import SINGULAR, State
-from kommo_airtable_sync.sandbox.kommo.writes import Applied, Writer
+from kommo_airtable_sync.sandbox.kommo.writes import Item, Writer
 
 Json = dict[str, Any]
 WEBHOOKS_MAX = 100
@@ -218,16 +218,16 @@ class Api:
 
     def _write(
         self, request: Request, kind: str, items: list[tuple[Json | None, Json]]
-    ) -> list[Applied]:
+    ) -> list[Item]:
         return self._writer.write(kind, items, by=request.user_id, at=request.now)
 
-    def _written(self, request: Request, applied: list[Applied]) -> Answer:
+    def _written(self, request: Request, applied: list[Item]) -> Answer:
         rows = [self._row(request, each) | {"request_id": each.request_id} for each in applied]
         kind = request.path.partition("/")[0]
         links = {"self": self._shapes(request).link(kind)}
         return hal({"_links": links, "_embedded": {kind: rows}})
 
-    def _row(self, request: Request, applied: Applied) -> Json:
+    def _row(self, request: Request, applied: Item) -> Json:
         row, kind = applied.row, applied.row["kind"]
         shown: Json = {"id": row["id"], "updated_at": row["updated_at"]}
         if kind == "contacts":

@@ -131,7 +131,8 @@ class Control:
                 change = model.writer.set_deleted(row, deleted=False, by=self._person(), at=at)
             case ("POST", _, "notes"):
                 text = str(parsed(body, dict)["text"])
-                change = model.writer.add_note(row, text, by=self._person(), at=at)
+                model.writer.add_note(row, text, by=self._person(), at=at)
+                change = {"changed_at": at}
             case _:
                 return None
         return {"lead": self._shown(row), "changed_at": change["changed_at"]}

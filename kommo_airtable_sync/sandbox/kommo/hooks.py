@@ -14,6 +14,15 @@ from kommo_airtable_sync.sandbox.kommo.settings import Account, Settings
 from kommo_airtable_sync.sandbox.kommo.state import SINGULAR, State
 
 Json = dict[str, Any]
+# wire order of the keys, ``key=source`` where our name differs (CAP-1, CAP-3)
+_LEAD_WIRE = """
+id name status_id old_status_id price responsible_user_id last_modified=updated_at
+modified_user_id=updated_by created_user_id=created_by date_create=created_at pipeline_id
+old_pipeline_id tags account_id custom_fields old_responsible_user_id created_at updated_at"""
+_CONTACT_WIRE = """
+id name responsible_user_id date_create=created_at last_modified=updated_at
+created_user_id=created_by modified_user_id=updated_by company_name linked_company_id account_id
+tags custom_fields linked_leads_id old_responsible_user_id created_at updated_at type"""
 _ELEMENT_TYPES = {"contacts": 1, "leads": 2, "companies": 3}
 
 
@@ -108,80 +117,47 @@ def note_payload(row: Json, text: str, note_id: int, author: Json, at: int, stat
 
 def payload(state: State, settings: Settings, row: Json, old: Json) -> Json:
     """An entity in the old v2 spelling, in wire order; what differs from ``old`` is told, too."""
-    moved = {key: old.get(key) for key in ("status_id", "pipeline_id") if key in old}
-    is_moved = any(row[key] != value for key, value in moved.items())
-    by = {"created_user_id": row["created_by"], "modified_user_id": row["updated_by"]}
-    start: Json = {"id": row["id"], "name": row["name"]}
-    custom = {"custom_fields": _custom_fields(state, settings, row)}
-    tags = state.rows[f"{row['kind']}/tags"]
-    named = {"tags": [{key: tags[each][key] for key in ("id", "name")} for each in row["tags"]]}
-    end = {
-        "old_responsible_user_id": _old_responsible(row, old),
-        "created_at": row["created_at"],
-        "updated_at": row["updated_at"],
-    }
-    if row["kind"] != "leads":
-        return {
-            **start,
-            "responsible_user_id": row["responsible_user_id"],
-            "date_create": row["created_at"],
-            "last_modified": row["updated_at"],
-            **by,
-            **_company(state, row),
-            "account_id": state.account.id,
-            **named,
-            **custom,
-            "linked_leads_id": {
-                str(lead["id"]): {"ID": lead["id"]} for lead, _ in state.linked(row, "leads")
-            },
-            **end,
-            "type": SINGULAR[row["kind"]],
-        }
-    return {
-        **start,
-        "status_id": row["status_id"],
-        "old_status_id": moved["status_id"] if is_moved else None,
-        "price": None if settings.hook_missing_price else row["price"],
-        "responsible_user_id": row["responsible_user_id"],
-        "last_modified": row["updated_at"],
-        "modified_user_id": row["updated_by"],
-        "created_user_id": row["created_by"],
-        "date_create": row["created_at"],
-        "pipeline_id": row["pipeline_id"],
-        "old_pipeline_id": moved["pipeline_id"]
-        if moved.get("pipeline_id") not in (None, row["pipeline_id"])
-        else None,
-        **named,
+    is_lead, tags = row["kind"] == "leads", state.rows[f"{row['kind']}/tags"]
+    values = row | {
         "account_id": state.account.id,
-        **custom,
-        **end,
+        "tags": [{key: tags[each][key] for key in ("id", "name")} for each in row["tags"]],
+        "custom_fields": _custom_fields(state, settings, row),
+        "type": SINGULAR[row["kind"]],
     }
-
-
-def _company(state: State, row: Json) -> Json:
-    for company, _ in state.linked(row, "companies"):
-        return {"company_name": company["name"], "linked_company_id": company["id"]}
-    return {}
-
-
-def _old_responsible(row: Json, old: Json) -> int | None:
-    """Contacts and companies name it on every update, changed or not (CAP-1)."""
     before = old.get("responsible_user_id")
-    return before if row["kind"] != "leads" or before != row["responsible_user_id"] else None
+    if not is_lead or before != row["responsible_user_id"]:  # contacts name it always (CAP-1)
+        values["old_responsible_user_id"] = before
+    if not is_lead:
+        leads = [lead["id"] for lead, _ in state.linked(row, "leads")]
+        values["linked_leads_id"] = {str(lead): {"ID": lead} for lead in leads}
+        for company, _ in state.linked(row, "companies"):
+            values |= {"company_name": company["name"], "linked_company_id": company["id"]}
+        return {key: values.get(source) for key, source in _wire(_CONTACT_WIRE)}
+    if old and (old["status_id"], old["pipeline_id"]) != (row["status_id"], row["pipeline_id"]):
+        values["old_status_id"] = old["status_id"]
+    if old and old["pipeline_id"] != row["pipeline_id"]:
+        values["old_pipeline_id"] = old["pipeline_id"]
+    if settings.hook_missing_price:
+        del values["price"]
+    return {key: values.get(source) for key, source in _wire(_LEAD_WIRE)}
+
+
+def _wire(order: str) -> Iterator[tuple[str, str]]:
+    for word in order.split():
+        key, _, source = word.partition("=")
+        yield key, source or key
 
 
 def _custom_fields(state: State, settings: Settings, row: Json) -> list[Json]:
-    zone = ZoneInfo(state.account.timezone)
-    values = row["fields"]
+    values, zone = row["fields"], ZoneInfo(state.account.timezone)
     return [
-        {
-            "id": field["id"],
-            "name": field["name"],
-            "values": hook_values(field, values[field["id"]], zone)
+        {"id": field["id"], "name": field["name"]}
+        | (
+            {"values": hook_values(field, values[field["id"]], zone)}
             if field["id"] in values
-            else None,
-            "code": field["code"],
-        }
+            else {}
+        )
+        | {"code": field["code"]}
         for field in state.fields(row["kind"])
         if field["id"] in values or settings.hook_empty_fields
     ]

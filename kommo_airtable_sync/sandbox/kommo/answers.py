@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, cast
 
 from kommo_airtable_sync.sandbox.kommo.settings import Settings
@@ -74,8 +74,7 @@ def mistakes(value: Any, schema: Any, nullable: set[str], path: str = "") -> Ite
         if not isinstance(value, dict if isinstance(schema, dict) else list):
             yield Mistake("InvalidType", path, "array")
             return
-        inner = cast(Json, value).items() if isinstance(value, dict) else enumerate(value)
-        for key, each in inner:
+        for key, each in members(value):
             where = f"{path}.{key}" if path else str(key)
             if isinstance(schema, dict) and key not in schema:
                 yield Mistake("FieldNotExpected", where)
@@ -84,6 +83,12 @@ def mistakes(value: Any, schema: Any, nullable: set[str], path: str = "") -> Ite
                 yield from mistakes(each, wanted, nullable, where)
     elif not is_a(value, schema):
         yield Mistake("InvalidType", path, TYPE_NAMES[schema])
+
+
+def members(value: Any) -> Iterable[tuple[Any, Any]]:
+    """Keys or indexes of a JSON object or array, with what is there."""
+    is_object = isinstance(value, dict)
+    return cast(Json, value).items() if is_object else enumerate(cast("list[Any]", value))
 
 
 def is_a(value: Any, wanted: type) -> bool:

@@ -34,11 +34,7 @@ Json = dict[str, Any]
 
 
 class Control:
-    """Answers ``/_control/...`` calls. The model's lock is held.
-
-    Args:
-        model: whose control this is.
-    """
+    """Answers ``/_control/...`` calls. The model's lock is held."""
 
     def __init__(self, model: KommoModel) -> None:
         self._model = model
@@ -75,20 +71,18 @@ class Control:
                 return {"ids": seed_leads(model.state, count, model.seed, model.now())}
             case ("POST", "unblock"):
                 model.violations = 0
-                return {}
             case ("POST", "reset"):
                 model.reset()
                 model.seed_account()
-                return {}
             case ("GET" | "PATCH", "settings"):
-                asked = parsed(body, dict) if method == "PATCH" else {}
+                asked: Json = parsed(body, dict) if method == "PATCH" else {}
                 Settings.model_validate(model.settings.model_dump() | asked)
                 for key, value in asked.items():
                     setattr(model.settings, key, value)
                 return model.settings.model_dump()
             case ("GET" | "POST" | "DELETE", "faults"):
-                asked = _listed(parsed(body, object)) if method == "POST" else []
-                for fault in [Fault.model_validate(each) for each in asked]:
+                faults = _listed(parsed(body, object)) if method == "POST" else []
+                for fault in [Fault.model_validate(each) for each in faults]:
                     model.faults.add(fault)
                 if method == "DELETE":
                     model.faults.clear()
@@ -104,6 +98,7 @@ class Control:
                 return webhooks
             case _:
                 return None
+        return {}
 
     def _entities(self, method: str, kind: str, rest: list[str], body: bytes) -> Any:
         """People at work: create, edit, delete, restore, note, and edit many at once."""

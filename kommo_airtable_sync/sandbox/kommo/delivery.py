@@ -7,7 +7,7 @@ import random
 import uuid
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from kommo_airtable_sync.sandbox.kommo import hooks
@@ -145,8 +145,8 @@ class Outbox:
             sent_at: epoch seconds at which it was sent.
         """
         now, to = self._now(), delivery.destination
-        entry = asdict(replace(delivery, headers={})) | {"body": delivery.body.decode("ascii")}
-        self.log.append(entry | {"status": status, "sent_at": sent_at, "answered_at": now})
+        entry = asdict(delivery) | {"body": delivery.body.decode("ascii"), "status": status}
+        self.log.append(entry | {"sent_at": sent_at, "answered_at": now})
         if is_ok(status) or not delivery.codes or not self._is_live(to):
             return  # Digital Pipeline hooks are sent once (A-dp)
         since = now - INVALID_WINDOW_SECONDS

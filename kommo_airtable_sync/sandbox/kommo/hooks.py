@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
+from kommo_airtable_sync.sandbox.kommo.answers import members
 from kommo_airtable_sync.sandbox.kommo.fields import hook_values
 from kommo_airtable_sync.sandbox.kommo.settings import Account, Settings
 from kommo_airtable_sync.sandbox.kommo.state import SINGULAR, State
@@ -67,8 +68,7 @@ def encode(structure: Json) -> bytes:
 
 def _pairs(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict | list):
-        inner = cast(Json, value).items() if isinstance(value, dict) else enumerate(value)
-        for key, each in inner:
+        for key, each in members(value):
             yield from _pairs(f"{prefix}[{key}]", each)
     elif value is not None:
         yield prefix, str(int(value)) if isinstance(value, bool) else str(value)

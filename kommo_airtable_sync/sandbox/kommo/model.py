@@ -35,6 +35,7 @@ class Arrival:
     """A call that has come in and is not applied yet.
 
     Args:
+        headers: with names in lower case.
         call: its line in the request log; None for control calls.
         refusal: answered without applying anything, once the delay is over.
         delay_seconds: to wait first.
@@ -43,7 +44,7 @@ class Arrival:
     method: str
     path: str
     query: str
-    headers: Mapping[str, str]
+    headers: dict[str, str]
     call: Call | None = None
     refusal: Answer | None = None
     verdict: Verdict = field(default_factory=Verdict)
@@ -89,7 +90,6 @@ class KommoModel:
             self.outbox = Outbox(self.state, self.settings, self.seed, self.now)
             self.writer = Writer(self.state, self.settings, self.outbox)
             self.violations = 0
-            self._api = Api(self.state, self.settings, self.writer)
 
     def seed_account(self) -> None:
         """Fill in pipelines, users, loss reasons and custom fields (see ``seed``)."""
@@ -103,14 +103,7 @@ class KommoModel:
     def handle(
         self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes
     ) -> tuple[int, dict[str, str], bytes]:
-        """One call from arrival to answer, on this thread.
-
-        Args:
-            method: upper case.
-            path: without the query.
-            query: raw query string.
-            headers: any case.
-            body: raw.
+        """One call from arrival to answer on this thread; ``query`` is raw, headers in any case.
 
         Raises:
             ConnectionDropped: if a fault cuts the connection.
@@ -161,28 +154,31 @@ class KommoModel:
             try:
                 answer = self._applied(arrival, body)
                 status = answer.status
-            except Refused as refused:
-                answer = refused.answer
-                status = answer.status
             finally:
                 if arrival.call:
                     self.requests.answered(arrival.call, status)
-                if len(self.outbox):
-                    self.hooks_waiting.set()
+            if len(self.outbox):
+                self.hooks_waiting.set()
             return answer
 
     def _applied(self, arrival: Arrival, body: bytes) -> Answer:
-        if arrival.call is None:
-            query = Query(arrival.query)
-            return Control(self).answer(arrival.method, arrival.path, query, body)
-        if arrival.verdict.drop == "before":
+        verdict = arrival.verdict
+        if verdict.drop == "before":
             raise ConnectionDropped(applied=False)
-        answer = arrival.refusal or self._routed(arrival, body)
-        if arrival.verdict.drop == "after" and not arrival.refusal:
+        if arrival.refusal:
+            return arrival.refusal
+        try:
+            answer = self._routed(arrival, body)
+        except Refused as refused:
+            answer = refused.answer
+        if verdict.drop == "after":
             raise ConnectionDropped(applied=True)
-        return arrival.refusal or self._fault_answer(arrival.verdict) or answer
+        return self._fault_answer(verdict) or answer
 
     def _routed(self, arrival: Arrival, body: bytes) -> Answer:
+        query = Query(arrival.query)
+        if arrival.call is None:
+            return Control(self).answer(arrival.method, arrival.path, query, body)
         token = arrival.headers.get("authorization", "").removeprefix("Bearer ")
         user_id = self.tokens.get(token)
         if user_id is None:
@@ -191,12 +187,9 @@ class KommoModel:
         base = f"http://{host}" if host else self.account.url
         if not arrival.path.startswith(API_PREFIX):
             return problem(404, f"Cannot {arrival.method} {base}{arrival.path}")
-        asked = arrival.headers.get("x-context-user-id", "")
-        if asked.isdigit() and int(asked) in self.state.rows["users"]:
-            user_id = int(asked)
-        path, query = arrival.path.removeprefix(API_PREFIX), Query(arrival.query)
+        path = arrival.path.removeprefix(API_PREFIX)
         request = Request(arrival.method, path, query, body, base, user_id, self.now())
-        return self._api.answer(request)
+        return Api(self.state, self.settings, self.writer, request).answer()
 
     def take_due_hooks(self) -> list[Delivery]:
         """The webhook deliveries to make now; tell each answer to ``settle_hook``."""

@@ -76,7 +76,7 @@ def seed_leads(state: State, count: int, seed: int, now: float) -> list[int]:
     tags = [state.tag_id("leads", name) for name in _TAGS]
     made = [_deal(state, dice, tags, int(now)) for _ in range(count)]
     state.rows["leads"].update({each["id"]: each for each in made})
-    state.version += 1
+    state.touch()
     return [each["id"] for each in made]
 
 

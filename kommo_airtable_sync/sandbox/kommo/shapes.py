@@ -24,13 +24,7 @@ _LINKED = {
 
 
 class Shapes:
-    """Read-only view of the state in Kommo's JSON.
-
-    Args:
-        state: what to show.
-        settings: the switches that change a spelling.
-        base: start of every href, e.g. ``https://sandbox.kommo.com``.
-    """
+    """Read-only view of the state in Kommo's JSON; hrefs start with ``base``."""
 
     def __init__(self, state: State, settings: Settings, base: str) -> None:
         self._state = state
@@ -55,28 +49,23 @@ class Shapes:
             kept = {key: row[key] for key in ("id", "updated_by", "updated_at", "is_deleted")}
             shown = dict.fromkeys((*shown, "custom_fields_values"), None) | kept
         else:
-            shown |= self._extras(row, with_) | {"custom_fields_values": self._fields(row) or None}
+            shown |= self._extras(row) | {"custom_fields_values": self._fields(row) or None}
             embedded = self._embedded(row, with_)
         shown |= {"account_id": self._state.account.id, "_embedded": embedded}
         return self.linked(shown, f"{kind}/{row['id']}" + (f"?{query}" if query else ""))
 
-    def _extras(self, row: Json, with_: set[str]) -> Json:
+    def _extras(self, row: Json) -> Json:
         extras: Json = {}
         if row["kind"] == "leads":
             extras["price"] = int(row["price"])
             if self._settings.decimal_price == "keep":
                 extras["price_with_minor_units"] = float(row["price"])
-            if "source_id" in with_:
-                extras["source_id"] = None
         return extras
 
     def _fields(self, row: Json) -> list[Json]:
         return [
             {
-                "field_id": field["id"],
-                "field_name": field["name"],
-                "field_code": field["code"],
-                "field_type": field["type"],
+                **{f"field_{key}": field[key] for key in ("id", "name", "code", "type")},
                 "values": read_values(field, row["fields"][field["id"]], self._settings.numeric_as),
                 "is_computed": False,
             }
@@ -97,28 +86,20 @@ class Shapes:
                     )
                     for found, is_main in self._state.linked(row, other)
                 ]
-        if "catalog_elements" in with_:
-            embedded["catalog_elements"] = []
         if kind == "leads" and "loss_reason" in with_:
-            reasons = self._state.rows["leads/loss_reasons"]
-            reason = row["loss_reason_id"]
-            embedded["loss_reason"] = [reasons[reason]] if reason else []
+            path, reason = "leads/loss_reasons", row["loss_reason_id"]
+            found = [self._state.rows[path][reason]] if reason else []
+            embedded["loss_reason"] = [self.linked(each, f"{path}/{reason}") for each in found]
         return embedded
 
     def account(self, with_: set[str], user_id: int) -> Json:
         """The account; ``datetime_settings`` only via with."""
         account = self._state.account
         shown: Json = {
-            "id": account.id,
-            "name": account.name,
-            "subdomain": account.subdomain,
-            "current_user_id": user_id,
-            "country": "DE",
-            "currency": account.currency,
-            "customers_mode": "disabled",
-            "is_unsorted_on": True,
-            "is_loss_reason_enabled": True,
+            key: getattr(account, key) for key in ("id", "name", "subdomain", "currency")
         }
+        shown |= {"current_user_id": user_id, "country": "DE", "customers_mode": "disabled"}
+        shown |= {"is_unsorted_on": True, "is_loss_reason_enabled": True}
         if "datetime_settings" in with_:
             patterns = {"date_pattern": "d.m.Y H:i", "date_format": "d.m.Y", "time_format": "H:i:s"}
             shown["_embedded"] = {"datetime_settings": patterns | {"timezone": account.timezone}}

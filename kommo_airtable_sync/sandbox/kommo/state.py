@@ -26,11 +26,17 @@ class State:
         self.account = account
         self.rows: dict[str, dict[Any, Json]] = defaultdict(dict)
         self.changes: list[Json] = []
-        self.version = 0  # moves with every write, so that a sorted list can be kept meanwhile
+        self.version = 0
+        self.kept: dict[Any, list[Json]] = {}  # sorted lists, until the next write
         self._links: dict[Node, dict[Node, bool]] = {}
         self._ids = {"": 500_001, "leads": 20_000_001, "contacts": 30_000_001} | {
             "companies": 40_000_001
         }
+
+    def touch(self) -> None:
+        """Say that entities have changed."""
+        self.version += 1
+        self.kept.clear()
 
     def next_id(self, kind: str = "") -> int:
         """A fresh id: of the entity type, or of the range all other things share."""
@@ -41,9 +47,9 @@ class State:
         """Let the next entity of this type have the id ``first``."""
         self._ids[kind] = first
 
-    def find(self, kind: str, entity_id: int) -> Json | None:
-        """An entity that is not in the trash."""
-        found = self.rows[kind].get(entity_id)
+    def find(self, kind: str, entity_id: Any) -> Json | None:
+        """An entity that is not in the trash; None also for what is no id."""
+        found = self.rows[kind].get(entity_id) if isinstance(entity_id, int) else None
         return found if found and not found["is_deleted"] else None
 
     def fields(self, kind: str) -> list[Json]:
@@ -92,52 +98,32 @@ class State:
             {"id": enum_id, "value": value, "sort": 500} | ({"code": label} if label else {})
             for enum_id, value, label in enums
         ]
-        given: Json = {"id": field_id, "name": name, "type": field_type, "code": code, "sort": sort}
-        given |= {"account_id": self.account.id, "entity_type": kind, "currency": currency}
-        empty = dict.fromkeys(("group_id", "tracking_callback", "remind", "chained_lists"))
-        self.rows[f"{kind}/custom_fields"][field_id] = (
-            given
-            | empty
-            | {
-                "enums": choices or None,
-                "is_api_only": False,
-                "is_deletable": True,
-                "is_predefined": False,
-                "required_statuses": [],
-                "hidden_statuses": [],
-                "triggers": [],
-            }
-        )
+        self.rows[f"{kind}/custom_fields"][field_id] = {
+            **{"id": field_id, "name": name, "type": field_type, "code": code, "sort": sort},
+            **{"account_id": self.account.id, "entity_type": kind, "currency": currency},
+            **{"is_api_only": False, "is_deletable": True, "is_predefined": False},
+            **{"required_statuses": [], "hidden_statuses": [], "triggers": []},
+            **dict.fromkeys(("group_id", "tracking_callback", "remind", "chained_lists")),
+            "enums": choices or None,
+        }
 
     def add_pipeline(self, pipeline_id: int, name: str, stages: dict[int, str]) -> None:
         """A pipeline with Incoming leads, its stages by id, won and lost; the first one is main."""
-        known = self.rows["leads/pipelines"]
-        sorts = {WON: 10_000, LOST: 11_000}
-        colors = {WON: "#CCFF66", LOST: "#D5D8DB"}
-        ended = {WON: "Closed - won", LOST: "Closed - lost"}
-        named = {pipeline_id * 10: "Incoming leads"} | stages | ended
+        known, owner = self.rows["leads/pipelines"], {"account_id": self.account.id}
         statuses = [
-            {
-                "id": status_id,
-                "name": status,
-                "sort": sorts.get(status_id, 10 + 10 * n),
-                "is_editable": n > 0 and status_id not in ended,
-                "pipeline_id": pipeline_id,
-                "color": colors.get(status_id, "#99ccff"),
-                "type": int(n == 0),
-                "account_id": self.account.id,
-            }
-            for n, (status_id, status) in enumerate(named.items())
+            owner
+            | {"id": status_id, "name": status, "sort": sort, "type": int(sort == 10)}
+            | {"is_editable": 10 < sort < 10_000, "pipeline_id": pipeline_id, "color": color}
+            for status_id, status, sort, color in (
+                (pipeline_id * 10, "Incoming leads", 10, "#c1c1c1"),
+                *((key, stages[key], 10 + 10 * n, "#99ccff") for n, key in enumerate(stages, 1)),
+                (WON, "Closed - won", 10_000, "#CCFF66"),
+                (LOST, "Closed - lost", 11_000, "#D5D8DB"),
+            )
         ]
-        known[pipeline_id] = {
-            "id": pipeline_id,
-            "name": name,
-            "sort": len(known) + 1,
-            "is_main": not known,
-            "is_unsorted_on": True,
-            "is_archive": False,
-            "account_id": self.account.id,
-            "_embedded": {"statuses": statuses},
+        known[pipeline_id] = owner | {
+            **{"id": pipeline_id, "name": name, "sort": len(known) + 1, "is_main": not known},
+            **{"is_unsorted_on": True, "is_archive": False, "_embedded": {"statuses": statuses}},
         }
 
     def add_user(

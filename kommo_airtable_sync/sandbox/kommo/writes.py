@@ -5,7 +5,7 @@ The API and the control share this. Sources: reference 3.4 to 3.6, section 9 "Le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,7 +18,7 @@ from kommo_airtable_sync.sandbox.kommo.settings import Settings
 from kommo_airtable_sync.sandbox.kommo.state import LOST, SINGULAR, WON, State
 
 Json = dict[str, Any]
-Events = dict[str, tuple[list[Json], list[Json]]]  # type -> values before, values after
+Events = dict[str, list[list[Json]]]  # type -> values before, values after
 _TAG = {"id": int, "name": str, "color": str}
 _LINK = {"id": int, "is_main": bool}
 _FIELD = {"field_id": int, "values": object, "field_name": str, "field_type": str} | {
@@ -51,18 +51,11 @@ _BLANKS: dict[str, Json] = {
 }
 _DERIVED = {"id", "updated_at", "updated_by"}
 _USER_KEYS = ("created_by", "updated_by", "responsible_user_id")
-# changed key -> event type, and how its value shows (reference 5)
-_EVENTS: dict[str, tuple[str, Callable[[Json], Json]]] = {
-    **dict.fromkeys(
-        ("status_id", "pipeline_id"),
-        ("lead_status_changed", lambda row: {"lead_status": _stage_of(row)}),
-    ),
-    "responsible_user_id": (
-        "entity_responsible_changed",
-        lambda row: {"responsible_user": {"id": row["responsible_user_id"]}},
-    ),
-    "price": ("sale_field_changed", lambda row: {"sale_field_value": {"sale": row["price"]}}),
-    "name": ("name_field_changed", lambda row: {"name_field_value": {"name": row["name"]}}),
+# changed key -> event type, and the words around its value (reference 5)
+_EVENTS = {
+    "responsible_user_id": ("entity_responsible_changed", "responsible_user", "id"),
+    "price": ("sale_field_changed", "sale_field_value", "sale"),
+    "name": ("name_field_changed", "name_field_value", "name"),
 }
 
 
@@ -87,13 +80,7 @@ class Item:
 
 
 class Writer:
-    """Everything that moves an entity.
-
-    Args:
-        state: what is written to.
-        settings: the switches for unclear behaviour.
-        outbox: where the hooks go.
-    """
+    """Everything that moves an entity; hooks of it go to the outbox."""
 
     def __init__(self, state: State, settings: Settings, outbox: Outbox) -> None:
         self._state = state
@@ -164,10 +151,11 @@ class Writer:
         if pipeline_id not in pipelines:
             return ["pipeline_id"]
         statuses = pipelines[pipeline_id]["_embedded"]["statuses"]
-        if "status_id" not in asked and (not item.row or pipeline_id != home):
+        if "status_id" in asked:
+            return [] if asked["status_id"] in {each["id"] for each in statuses} else ["status_id"]
+        if not item.row or pipeline_id != home:
             asked["status_id"] = next(each["id"] for each in statuses if each["type"] == 0)
-        known = [*(each["id"] for each in statuses), item.row.get("status_id")]
-        return [] if asked.get("status_id", known[0]) in known[:-1] else ["status_id"]
+        return []
 
     def _custom_fields(self, kind: str, item: Item) -> list[Mistake]:
         defined = self._state.rows[f"{kind}/custom_fields"].values()
@@ -204,9 +192,8 @@ class Writer:
         if is_new or _links(asked) or self._touches(changed):
             row["updated_at"] = asked.get("updated_at", now)
             row["updated_by"] = asked.get("updated_by", by)
-            events = self._events(old, row, changed)
-            if is_new:
-                events = {f"{SINGULAR[kind]}_added": ([], [])}
+            added: Events = {f"{SINGULAR[kind]}_added": [[], []]}
+            events = added if is_new else self._events(old, row, changed)
             item.change = self._log(row, "add" if is_new else "update", at, changed, events)
 
     def _created(self, kind: str, author: int, by: int, now: int) -> Json:
@@ -226,7 +213,7 @@ class Writer:
 
     def _tags(self, row: Json, asked: Json) -> list[int]:
         """The new tag set; ``_embedded.tags`` wins over the incremental keys (reference 3.6)."""
-        embedded = asked.get("_embedded") or {}
+        embedded: Json = asked.get("_embedded") or {}
         if "tags" in embedded:
             return self._tag_ids(row["kind"], embedded["tags"])
         gone = self._tag_ids(row["kind"], asked.get("tags_to_delete"))
@@ -243,23 +230,23 @@ class Writer:
         return list(dict.fromkeys(ids))
 
     def _events(self, old: Json, row: Json, changed: list[str]) -> Events:
-        found: Events = {}
+        """Event types with the values before and after."""
+        both, found = (old, row), Events()
         for key in changed:
             if key in _EVENTS:
-                name, shown = _EVENTS[key]
-                found[name] = ([shown(old)], [shown(row)])
+                name, outer, inner = _EVENTS[key]
+                found[name] = [[{outer: {inner: each[key]}}] for each in both]
             elif key.startswith("cf_"):
-                before, after = (_field_values(each, int(key[3:])) for each in (old, row))
-                found[f"custom_field_{key[3:]}_value_changed"] = (before, after)
+                values = [_field_values(each, int(key[3:])) for each in both]
+                found[f"custom_field_{key[3:]}_value_changed"] = values
+        if _stage_of(old) != _stage_of(row):
+            found["lead_status_changed"] = [[{"lead_status": _stage_of(each)}] for each in both]
         tags = self._state.rows[f"{row['kind']}/tags"]
-        if added := [
-            {"tag": {"name": tags[t]["name"]}} for t in row["tags"] if t not in old["tags"]
-        ]:
-            found["entity_tag_added"] = ([], added)
-        if gone := [
-            {"tag": {"name": tags[t]["name"]}} for t in old["tags"] if t not in row["tags"]
-        ]:
-            found["entity_tag_deleted"] = (gone, [])
+        gone, added = ([t for t in a["tags"] if t not in b["tags"]] for a, b in (both, both[::-1]))
+        for name, ids in (("entity_tag_deleted", gone), ("entity_tag_added", added)):
+            if ids:
+                shown = [{"tag": {"name": tags[each]["name"]}} for each in ids]
+                found[name] = [shown, []] if ids is gone else [[], shown]
         return found
 
     def _log(self, row: Json, action: str, at: float, fields: list[str], events: Events) -> Json:
@@ -268,7 +255,7 @@ class Writer:
         change: Json = {"lead_id": row["id"], "entity_type": kind, "kind": action, "by": by}
         change |= {"changed_at": at, "updated_at": row["updated_at"], "fields": fields}
         state.changes.append(change)
-        state.version += 1
+        state.touch()
         for name, (before, after) in events.items():
             event: Json = {"id": f"01{len(state.rows['events']):024x}", "type": name}
             event |= {"entity_id": row["id"], "entity_type": SINGULAR[kind], "created_by": by}
@@ -303,7 +290,7 @@ class Writer:
         full = hooks.payload(self._state, self._settings, row, {})
         payload = hooks.deleted_payload(row) if deleted else full
         self._outbox.post([hooks.item(row["kind"], action, payload)])
-        return self._log(row, action, at, [], {f"{SINGULAR[row['kind']]}_{action}d": ([], [])})
+        return self._log(row, action, at, [], {f"{SINGULAR[row['kind']]}_{action}d": [[], []]})
 
     def add_note(self, row: Json, text: str, *, by: int, at: float) -> None:
         """Tell of a new note, which moves nothing of its entity."""
@@ -315,7 +302,7 @@ class Writer:
 
 def _links(asked: Json) -> list[tuple[str, int, Json]]:
     """``(entity type, index, link)`` of what ``_embedded`` names."""
-    embedded = asked.get("_embedded") or {}
+    embedded: Json = asked.get("_embedded") or {}
     kinds = ("contacts", "companies")
     return [(kind, n, each) for kind in kinds for n, each in enumerate(embedded.get(kind) or ())]
 

@@ -14,6 +14,7 @@ def test_every_pipeline_has_unsorted_won_and_lost(call: Caller):
         ("Sales", True),
         ("Enterprise", False),
     ]
+    assert set(call("GET", "leads/pipelines").json) == {"_total_items", "_links", "_embedded"}
     for each in pipelines:
         statuses = each["_embedded"]["statuses"]
         assert [s["type"] for s in statuses] == [1] + [0] * (len(statuses) - 1)

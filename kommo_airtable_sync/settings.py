@@ -141,7 +141,7 @@ def load_settings() -> Settings:
         ConfigurationError: naming each setting with a bad value (never the value).
     """
     try:
-        settings = Settings()
+        settings = Settings.model_validate({})
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"

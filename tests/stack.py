@@ -14,7 +14,10 @@ from typing import Any
 
 import requests
 
+from kommo_airtable_sync.assembly import SystemClock
 from kommo_airtable_sync.runtime.up import free_port
+from kommo_airtable_sync.store.database import Database
+from kommo_airtable_sync.store.reports import Reports
 
 SECRET = "a-secret-for-tests-0123456789"
 ROOT = Path(__file__).parent.parent
@@ -71,6 +74,7 @@ class Stack:
         self.hook_url = f"{self.receiver}/hooks/kommo/{SECRET}"
         self.fast = fast
         self._session = requests.Session()
+        self._reports: Reports | None = None
         (folder / "sync.yaml").write_text(config or (ROOT / "sync.example.yaml").read_text())
         self.home = folder / "home"
         self.environment = {
@@ -170,9 +174,16 @@ class Stack:
             capture_output=True,
             text=True,
             timeout=300,
+            check=False,
         )
 
     # ---------------------------------------------------------------- hands
+
+    def reports(self) -> Reports:
+        """The product's store, read from outside."""
+        if self._reports is None:
+            self._reports = Reports(Database(f"sqlite:///{self.home / 'sync.db'}", SystemClock()))
+        return self._reports
 
     def answers(self, url: str) -> bool:
         """Whether something answers there."""

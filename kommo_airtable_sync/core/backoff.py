@@ -13,7 +13,7 @@ PAUSE_SECONDS: dict[str, tuple[float, float]] = {
     "server_error": (1.0, 15.0),
     "rate_limited": (30.0, 300.0),
     "unauthorized": (15.0, 300.0),
-    "configuration": (15.0, 300.0),
+    "configuration": (5.0, 60.0),
     "blocked": (300.0, 3600.0),
     "quota": (3600.0, 3600.0),
 }

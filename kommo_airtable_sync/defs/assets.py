@@ -3,6 +3,10 @@
 The live job reports on both at every batch. Materialize here does the same work by hand.
 """
 
+# Dagster's and Celery's own signatures are partly untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
+
 from collections.abc import Iterator
 
 import dagster as dg
@@ -10,6 +14,7 @@ import dagster as dg
 from kommo_airtable_sync.defs.reporting import airtable_metadata, kommo_metadata, total
 from kommo_airtable_sync.defs.resources import SyncResource
 from kommo_airtable_sync.defs.sync_changes import OWNERS
+from kommo_airtable_sync.engine.batch import BatchReport
 from kommo_airtable_sync.engine.claim import claim_batch
 from kommo_airtable_sync.engine.follow import work_batch
 
@@ -42,7 +47,7 @@ def synced_deals(
 ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
     """Work off what is due now; the live job goes on after that."""
     engine = sync.engine(context.op_execution_context)
-    reports = []
+    reports: list[BatchReport] = []
     while len(reports) < BATCHES_MAX and not engine.stop_requested():
         batch = claim_batch(engine, context.run_id)
         if batch is None:

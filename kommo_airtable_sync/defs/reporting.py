@@ -86,7 +86,7 @@ def record_batch(context: dg.OpExecutionContext, engine: Engine, report: BatchRe
 def tag_run(context: dg.OpExecutionContext, report: BatchReport) -> None:
     """Say on the run which leads it worked on, why, and how many events that were."""
     run = context.instance.get_run_by_id(context.run_id)
-    tags = run.tags if run else {}
+    tags: Mapping[str, str] = run.tags if run else {}
     known = [item for item in tags.get("sync/leads", "").split(" ") if item and item != "..."]
     leads = list(dict.fromkeys([*known, *(str(lead_id) for lead_id in report.lead_ids)]))
     more = ["..."] if len(leads) > TAGGED_LEADS_MAX else []

@@ -2,17 +2,19 @@
 
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dagster as dg
 from pydantic import PrivateAttr
 
-from kommo_airtable_sync.assembly import LANES, build_engine
+from kommo_airtable_sync.assembly import LANES, build_engine, open_database
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.defs.running import LANE_TAG, Attendance
 from kommo_airtable_sync.engine.context import Engine
+from kommo_airtable_sync.engine.outage import pause_for_settings
 from kommo_airtable_sync.settings import load_settings
+from kommo_airtable_sync.store.runners import Runners
 
 _lock = threading.Lock()
 _engines: dict[tuple[str, str], Engine] = {}
@@ -64,11 +66,20 @@ class SyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         try:
             engine = warm_engine(context.run.tags.get(LANE_TAG, "live"))
         except ConfigurationError as error:
+            _hold_off(error)
             # Trying again cannot help until somebody changes something.
             raise dg.Failure(str(error), allow_retries=False) from error
         if self._attendance is not None:
             self._attendance.begin(engine)
         return engine
+
+
+def _hold_off(error: ConfigurationError) -> None:
+    """Keep the sensor from asking for runs that must fail; ``status`` says why."""
+    with suppress(ConfigurationError):
+        database = open_database(load_settings())
+        pause_for_settings(Runners(database), error)
+        database.close()
 
 
 @dg.definitions

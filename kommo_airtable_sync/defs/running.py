@@ -14,6 +14,7 @@ LANE_TAG = "sync/lane"
 QUEUE_TAG = "dagster-celery/queue"
 STANDBY_LOOK_SECONDS = 0.1
 STANDBY_SECONDS_MAX = 120.0
+BROKEN_OFF_SECONDS = 5.0
 WAITING = (DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING)
 
 
@@ -52,7 +53,8 @@ class Attendance:
         """Give back what is still held, and let the next run be asked for."""
         if self._heart is None or self._engine is None:
             return
-        self._engine.inbox.release_run(self._run_id)
+        # Held leads mean that the run broke off: not at once again, or a defect would spin.
+        self._engine.inbox.release_run(self._run_id, delay_seconds=BROKEN_OFF_SECONDS)
         self._heart.become("retiring")
         self._heart.stop()
 

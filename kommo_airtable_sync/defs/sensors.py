@@ -4,6 +4,10 @@ Design 3.5 has the measurements. The tick looks every 50 ms for about 20 s; at t
 finds something due and no runner alive or on its way, it writes a nudge and returns.
 """
 
+# Dagster's and Celery's own signatures are partly untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
+
 import os
 import time
 

@@ -5,6 +5,10 @@ and reads it again, so that "re-execute from failure" works in a new process and
 is pickled.
 """
 
+# Dagster's and Celery's own signatures are partly untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
+
 from collections.abc import Callable
 
 import dagster as dg
@@ -106,6 +110,8 @@ def follow_changes(context: dg.OpExecutionContext, sync: SyncResource, batch_id:
     description="Sync what is due now, then follow changes for a while.",
     executor_def=dg.in_process_executor,
     tags={LANE_TAG: "live", QUEUE_TAG: "live"},
+    # Every event is in the UI; repeating them all in the worker's log costs time and tells nothing.
+    config={"loggers": {"console": {"config": {"log_level": "WARNING"}}}},
 )
 def sync_changes() -> None:
     """One batch, op by op, and what follows it."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from kommo_airtable_sync.airtable.client import AirtableClient
 from kommo_airtable_sync.core.config import SyncConfig
+from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.core.mapping import Mapping, resolve
 from kommo_airtable_sync.core.schemas import AirtableSchema, KommoSchema
 from kommo_airtable_sync.core.types import Json
@@ -18,6 +19,8 @@ from kommo_airtable_sync.kommo.client import KommoClient
 from kommo_airtable_sync.store.documents import Documents
 
 SCHEMA_SECONDS_TO_LIVE = 600.0
+# Schemas that sync.yaml does not fit are read again unless they are newer.
+FIT_AGAIN_SECONDS = 2.0
 
 
 class Directory:
@@ -53,7 +56,11 @@ class Directory:
         if self._mapping is None:
             kommo = self._stored(self._kommo_name, self._read_kommo, fresh_seconds=None)
             airtable = self._stored(self._airtable_name, self._read_airtable, fresh_seconds=None)
-            self._mapping = self._resolve(kommo, airtable)
+            try:
+                self._mapping = self._resolve(kommo, airtable)
+            except ConfigurationError:
+                # What sync.yaml names may have been added since somebody read the schemas.
+                return self.refresh(FIT_AGAIN_SECONDS)
         return self._mapping
 
     def refresh(self, fresh_seconds: float = 0.0) -> Mapping:

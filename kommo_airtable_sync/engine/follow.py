@@ -5,9 +5,10 @@ The daemon may sleep up to 5 s after it has launched a run; events of that time 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
-from kommo_airtable_sync.core.errors import LeaseLost
+from kommo_airtable_sync.core.errors import LeaseLost, SyncError
 from kommo_airtable_sync.engine.batch import Batch, BatchReport
 from kommo_airtable_sync.engine.claim import claim_batch
 from kommo_airtable_sync.engine.context import Engine
@@ -15,6 +16,8 @@ from kommo_airtable_sync.engine.merge import merge_batch
 from kommo_airtable_sync.engine.read import read_batch
 from kommo_airtable_sync.engine.settle import settle_batch
 from kommo_airtable_sync.engine.write import write_airtable
+
+log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.05
 SCHEMA_LOOK_SECONDS = 30.0
@@ -50,7 +53,9 @@ def follow(
         should_end: asked about once a second: another run waits, or the stop flag is up.
     """
     linger = engine.config.realtime.linger_seconds
-    began = last = asked = schemas_seen = engine.seconds()
+    began = last = asked = engine.seconds()
+    # A run may not live to see a second look, so the first idle moment is one.
+    schemas_seen = began - SCHEMA_LOOK_SECONDS
     while True:
         now = engine.seconds()
         if now - last >= linger or now - began >= max(RUN_SECONDS_MAX, linger):
@@ -71,6 +76,10 @@ def follow(
 
 
 def refresh_schemas_when_idle(engine: Engine) -> None:
-    """Read aged schemas again while nobody waits for us."""
-    if engine.directory.stale():
+    """Read aged schemas again while nobody waits for us; what cannot be read stays as it was."""
+    if not engine.directory.stale() or engine.runners.pauses():
+        return
+    try:
         engine.directory.refresh(fresh_seconds=60.0)
+    except SyncError as error:
+        log.warning("the schemas were not read again: %s", error)

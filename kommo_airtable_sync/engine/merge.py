@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -17,6 +18,8 @@ from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.outage import pausing
 from kommo_airtable_sync.store.inbox import Outcome
 from kommo_airtable_sync.store.journal import AgreedField, Intent, LedgerEntry
+
+log = logging.getLogger(__name__)
 
 DELETED = "delete"
 
@@ -45,6 +48,11 @@ def merge_batch(engine: Engine, batch: Batch) -> None:
                 batch.outcomes[key] = Outcome("dead", error=str(unknown))
             except LeadFailed as failed:
                 batch.outcomes[key] = Outcome("dead", error=failed.reason)
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                # Not of the shape that the reference promises. Its neighbours are.
+                log.exception("lead %s cannot be read", key)
+                reason = f"The lead is not as expected: {type(error).__name__}: {error}"
+                batch.outcomes[key] = Outcome("dead", error=reason)
 
 
 def merge_lead(engine: Engine, batch: Batch, key: str, *, final: bool) -> None:
@@ -70,13 +78,13 @@ def merge_lead(engine: Engine, batch: Batch, key: str, *, final: bool) -> None:
         batch.counts["filtered"] += 1
         batch.outcomes[key] = Outcome("done", "filtered", verdict.reason)
         return
-    row = plan_row(batch, mapping, key, lead, entry, record, final=final)
-    if row is None:
-        batch.unchanged.append(entry)
+    planned = plan_row(batch, mapping, key, lead, entry, record, final=final)
+    if isinstance(planned, LedgerEntry):
+        batch.unchanged.append(planned)
         batch.counts["unchanged"] += 1
         batch.outcomes[key] = Outcome("done", "unchanged")
     else:
-        batch.rows.append(row)
+        batch.rows.append(planned)
 
 
 def plan_row(
@@ -88,23 +96,32 @@ def plan_row(
     record: Mapping[str, Json] | None,
     *,
     final: bool,
-) -> PlannedRow | None:
-    """Merge every field of a lead; None if nothing is to be written."""
+) -> PlannedRow | LedgerEntry:
+    """Merge every field of a lead; if nothing is to be written, the ledger entry as it now reads.
+
+    A record that was read and is in step with the lead is agreed on, written to or not; what the
+    ledger only supposes of an unread one is not.
+    """
     creates = entry.record_id is None
     open_intents = batch.intents.get(entry.lead_id, [])
     event_id = batch.claim.events[key][-1].id if batch.claim.events[key] else None
     kommo_values: dict[str, Canonical] = {}
     changes: dict[str, Canonical] = {}
     intents: list[Intent] = []
+    agreed = dict(entry.fields)
     for field in mapping.fields:
         value = field.from_kommo(lead, final=final)
         kommo_values[field.id] = value
-        decision = _decide(field, value, entry, open_intents, record, creates=creates)
+        airtable = _shown(field, entry, record, creates=creates)
+        decision = _decide(field, value, entry, open_intents, airtable)
         if decision.write_airtable:
             changes[field.id] = decision.airtable_value
-            intents.append(_intent(field, entry, decision, event_id, creates=creates))
+            intents.append(_intent(field, entry, decision, airtable, event_id, creates=creates))
+        elif decision.agree and not isinstance(airtable, Absent):
+            agreed[field.id] = AgreedField(value, airtable, field.fingerprint)
+    entry = replace(entry, fields=agreed)
     if not changes and not creates:
-        return None
+        return entry
     cells = {
         field.id: field.to_cell(changes[field.id])
         for field in mapping.fields
@@ -126,22 +143,28 @@ def plan_row(
     )
 
 
+def _shown(
+    field: FieldMapping,
+    entry: LedgerEntry,
+    record: Mapping[str, Json] | None,
+    *,
+    creates: bool,
+) -> Canonical | Absent:
+    """What Airtable shows of a field, as far as it was read."""
+    if record is not None:
+        return field.from_cell(record["fields"].get(field.id))
+    return MISSING if creates and entry.fields else UNREAD
+
+
 def _decide(
     field: FieldMapping,
     value: Canonical,
     entry: LedgerEntry,
     open_intents: list[Intent],
-    record: Mapping[str, Json] | None,
-    *,
-    creates: bool,
+    airtable: Canonical | Absent,
 ) -> Decision:
     agreed = entry.fields.get(field.id)
     known = agreed is not None and agreed.fingerprint == field.fingerprint
-    airtable: Canonical | Absent = UNREAD
-    if record is not None:
-        airtable = field.from_cell(record["fields"].get(field.id))
-    elif creates and entry.fields:
-        airtable = MISSING
     return merge_field(
         owner=field.owner,
         on_conflict=field.on_conflict,
@@ -158,11 +181,13 @@ def _intent(
     field: FieldMapping,
     entry: LedgerEntry,
     decision: Decision,
+    airtable: Canonical | Absent,
     event_id: int | None,
     *,
     creates: bool,
 ) -> Intent:
     agreed = entry.fields.get(field.id)
+    before = agreed.airtable if agreed and not creates else None
     return Intent(
         lead_id=entry.lead_id,
         record_id=entry.record_id,
@@ -170,7 +195,7 @@ def _intent(
         operation="create" if creates else "update",
         field=field.id,
         field_name=field.name,
-        before=agreed.airtable if agreed else None,
+        before=before if isinstance(airtable, Absent) else airtable,
         after=decision.airtable_value,
         rule=decision.rule,
         event_id=event_id,

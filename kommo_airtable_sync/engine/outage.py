@@ -7,11 +7,23 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from kommo_airtable_sync.core.backoff import pause_seconds
-from kommo_airtable_sync.core.errors import ConfigurationError, Side, SideUnavailable
+from kommo_airtable_sync.core.errors import BatchRefused, ConfigurationError, Side, SideUnavailable
 from kommo_airtable_sync.engine.batch import Batch
 from kommo_airtable_sync.engine.context import Engine
+from kommo_airtable_sync.store.runners import Runners
 
 log = logging.getLogger(__name__)
+
+# Stands beside the two sides when settings or sync.yaml keep any run from beginning.
+SETTINGS = "settings"
+
+
+def pause_for_settings(runners: Runners, error: ConfigurationError) -> None:
+    """No run can begin: ask for none for a while, instead of failing one after another."""
+    known = runners.pauses().get(SETTINGS)
+    failures = 1 + (known.failures if known else 0)
+    seconds = pause_seconds("configuration", failures, None)
+    runners.pause(SETTINGS, seconds, failures, "configuration", str(error))
 
 
 @contextmanager
@@ -25,6 +37,9 @@ def pausing(engine: Engine, batch: Batch) -> Generator[None]:
         # Nothing a lead could help: the whole side waits until a person has mended it.
         side: Side = error.side or "airtable"
         _pause(engine, batch, SideUnavailable(side, "configuration", str(error)))
+    except BatchRefused as refused:
+        # A refused write is split down to its culprit; what arrives here is a refused read.
+        _pause(engine, batch, SideUnavailable(refused.side, "configuration", str(refused)))
 
 
 def _pause(engine: Engine, batch: Batch, outage: SideUnavailable) -> None:
@@ -39,11 +54,13 @@ def _pause(engine: Engine, batch: Batch, outage: SideUnavailable) -> None:
 def lift_pauses(engine: Engine, batch: Batch) -> None:
     """A batch went through: whatever sides it used are well again."""
     used: list[Side] = []
-    if batch.leads:
+    if batch.counts["api_calls_kommo"]:
         used.append("kommo")
-    if batch.counts["created"] + batch.counts["updated"]:
+    if batch.counts["api_calls_airtable"]:
         used.append("airtable")
     paused = engine.runners.pauses()
-    lifted = engine.runners.resume([side for side in used if side in paused])
+    # The settings were good enough for a whole batch.
+    wanted = [side for side in (*used, SETTINGS) if side in paused]
+    lifted = engine.runners.resume(wanted) if wanted else []
     for side in lifted:
         log.warning("%s answers again; work goes on", side)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import abc
 from collections.abc import Sequence
 
 from kommo_airtable_sync.core.mapping import Mapping
-from kommo_airtable_sync.core.types import Json, key_id
+from kommo_airtable_sync.core.types import Json, key_id, lead_key
 from kommo_airtable_sync.engine.batch import Batch
 from kommo_airtable_sync.engine.context import CALL_SECONDS_MAX, Engine
 from kommo_airtable_sync.engine.outage import pausing
@@ -69,7 +70,7 @@ def _seconds_until_sender_gave_up(intents: list[Intent], now: float) -> float:
 
 def _read_uncertain_records(
     engine: Engine, batch: Batch, lead_ids: list[int]
-) -> dict[int, dict[str, Json]]:
+) -> dict[int, abc.Mapping[str, Json]]:
     """Records that a dead run may have created: read by key before anything is created again."""
     uncertain = [
         lead_id
@@ -80,10 +81,22 @@ def _read_uncertain_records(
         return {}
     mapping = engine.directory.mapping()
     cells = [mapping.key_cell(lead_id) for lead_id in uncertain]
+    before = engine.airtable_budget.calls
     found = engine.airtable.records_by_key(mapping.table_id, mapping.key.id, cells)
-    records: dict[int, dict[str, Json]] = {}
+    batch.counts["api_calls_airtable"] += engine.airtable_budget.calls - before
+    records: dict[int, abc.Mapping[str, Json]] = {}
     for record in found:
         lead_id = mapping.lead_id_of(record["fields"].get(mapping.key.id))
-        if lead_id is not None:
+        if lead_id in records:
+            batch.outcomes[lead_key(lead_id)] = Outcome("dead", error=several_records(lead_id))
+        elif lead_id is not None:
             records[lead_id] = record
     return records
+
+
+def several_records(lead_id: int) -> str:
+    """What a person is told of a key that Airtable has more than once."""
+    return (
+        f"Airtable has more than one record with the key {lead_id}; "
+        "merge or delete the copies, then retry."
+    )

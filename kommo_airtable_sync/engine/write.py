@@ -16,7 +16,7 @@ from kommo_airtable_sync.engine.context import (
 )
 from kommo_airtable_sync.engine.merge import agreed_fields, merge_batch, plan_row
 from kommo_airtable_sync.engine.outage import pausing
-from kommo_airtable_sync.engine.read import read_batch
+from kommo_airtable_sync.engine.read import read_batch, several_records
 from kommo_airtable_sync.store.inbox import Outcome
 from kommo_airtable_sync.store.journal import Acknowledged, LedgerEntry
 
@@ -27,18 +27,20 @@ DUPLICATE_KEY = "Cannot update more than one record"
 def write_airtable(engine: Engine, batch: Batch) -> None:
     """Send every planned row; afterwards each lead of it has an outcome, or a side is down."""
     with pausing(engine, batch):
-        if batch.outage is not None:
-            return
-        while batch.rows:
+        _keep_unchanged(engine, batch)
+        while batch.rows and batch.outage is None:
             _yield_to_live(engine, batch)
             _read_again_if_old(engine, batch)
-            if batch.outage is not None:
-                return
-            write_rows(engine, batch, _next_rows(batch))
-        engine.journal.acknowledge(
-            batch.id, [Acknowledged(entry, written=False) for entry in batch.unchanged]
-        )
-        batch.unchanged.clear()
+            _keep_unchanged(engine, batch)
+            if batch.outage is None:
+                write_rows(engine, batch, _next_rows(batch))
+
+
+def _keep_unchanged(engine: Engine, batch: Batch) -> None:
+    """Leads in step are done, so what was learnt of them is kept, whatever becomes of the rest."""
+    unchanged = [Acknowledged(entry, written=False) for entry in batch.unchanged]
+    engine.journal.acknowledge(batch.id, unchanged)
+    batch.unchanged.clear()
 
 
 def _next_rows(batch: Batch) -> list[PlannedRow]:
@@ -110,16 +112,26 @@ def _acknowledge(
 ) -> None:
     mapping = engine.directory.mapping()
     done: list[Acknowledged] = []
+    outcomes: list[tuple[PlannedRow, Outcome]] = []
     for row, record in zip(rows, records, strict=True):
         record_id = str(record["id"])
-        fields = agreed_fields(mapping, row, record)
+        try:
+            fields = agreed_fields(mapping, row, record)
+        except LeadFailed as failed:
+            # Stored, but not answered as the field's type says: somebody has changed the type. The
+            # intents stay open, and the next attempt reads what stands there.
+            outcomes.append((row, Outcome("retry", error=failed.reason)))
+            continue
         done.append(Acknowledged(replace(row.entry, record_id=record_id, fields=fields)))
+        outcome = "created" if record_id in created_ids else "updated"
+        outcomes.append((row, Outcome("done", outcome)))
+        batch.links.append((row.lead_id, record_id, outcome))
     engine.journal.acknowledge(batch.id, done)
-    for row, record in zip(rows, records, strict=True):
-        outcome = "created" if str(record["id"]) in created_ids else "updated"
-        batch.counts[outcome] += 1
-        batch.outcomes[row.key] = Outcome("done", outcome)
-        batch.links.append((row.lead_id, str(record["id"]), outcome))
+    for row, outcome in outcomes:
+        batch.outcomes[row.key] = outcome
+    batch.counts.update(entry.outcome for _, entry in outcomes if entry.outcome)
+    if len(done) < len(rows):
+        engine.directory.refresh()
 
 
 def _refused(
@@ -136,10 +148,7 @@ def _refused(
         return
     reason = f"Airtable refused lead {row.lead_id}: {refused.code}: {refused.detail}"
     if DUPLICATE_KEY in refused.detail:
-        reason = (
-            f"Airtable has more than one record with the key {row.lead_id}; "
-            "merge or delete the copies, then retry."
-        )
+        reason = several_records(row.lead_id)
     batch.outcomes[row.key] = Outcome("dead", error=reason)
 
 
@@ -150,7 +159,7 @@ def _record_gone(engine: Engine, batch: Batch, row: PlannedRow) -> None:
         return
     entry: LedgerEntry = replace(row.entry, record_id=None)
     try:
-        again = plan_row(
+        planned = plan_row(
             batch,
             engine.directory.mapping(),
             row.key,
@@ -162,5 +171,5 @@ def _record_gone(engine: Engine, batch: Batch, row: PlannedRow) -> None:
     except LeadFailed as failed:
         batch.outcomes[row.key] = Outcome("dead", error=failed.reason)
         return
-    if again is not None:
-        write_rows(engine, batch, [again])
+    if isinstance(planned, PlannedRow):  # a create always is one
+        write_rows(engine, batch, [planned])

@@ -1,5 +1,9 @@
 """The Celery app that launcher and workers share: Dagster's own, on our broker."""
 
+# Dagster's and Celery's own signatures are partly untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from typing import Any

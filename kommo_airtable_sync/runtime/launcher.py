@@ -1,14 +1,23 @@
 """Dagster's Celery run launcher, with a Terminate that works on every transport."""
 
+# Dagster's and Celery's own signatures are partly untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
 from dagster import DagsterRunStatus
-from dagster._serdes import ConfigurableClassData
+from dagster import _check as check
+from dagster._core.launcher import LaunchRunContext
+from dagster._grpc.types import ExecuteRunArgs
+from dagster._serdes import ConfigurableClassData, pack_value
+from dagster_celery.config import TASK_EXECUTE_JOB_NAME
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
+from dagster_celery.tasks import create_execute_job_task
 from typing_extensions import Self
 
 from kommo_airtable_sync.runtime.celery_app import celery_args
@@ -29,6 +38,22 @@ class WarmRunLauncher(CeleryRunLauncher):
     not; the worker watches for that and interrupts the run. A run that no worker has taken up yet
     is cancelled at once, and the worker that finds it later lets it lie.
     """
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Hand the run to its queue; the task is registered once, not at every launch."""
+        run = context.dagster_run
+        task = self.celery.tasks.get(TASK_EXECUTE_JOB_NAME) or create_execute_job_task(self.celery)
+        arguments = ExecuteRunArgs(
+            job_origin=check.not_none(run.job_code_origin),
+            run_id=run.run_id,
+            instance_ref=self._instance.get_ref(),
+            set_exit_code_on_failure=True,
+        )
+        self._launch_celery_task_run(
+            run=run,
+            task_signature=task.si(execute_job_args_packed=pack_value(arguments)),
+            routing_key=TASK_EXECUTE_JOB_NAME,
+        )
 
     def terminate(self, run_id: str) -> bool:
         """End a run from the UI; its leads go back to the inbox."""

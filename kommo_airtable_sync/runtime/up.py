@@ -24,12 +24,17 @@ from rich.console import Console
 
 from kommo_airtable_sync.assembly import open_database
 from kommo_airtable_sync.core.errors import SyncError
+from kommo_airtable_sync.engine.context import STALE_SECONDS
 from kommo_airtable_sync.runtime.instance import prepare_home, write_workspace
 from kommo_airtable_sync.settings import Settings
+from kommo_airtable_sync.store.runners import Runners
 
-STOP_SECONDS = 6
+STOP_SECONDS = 5
+# A worker's main loop looks at signals every 2 s at best; its runs have ended by then.
+WORKER_STOP_SECONDS = 1
 READY_SECONDS_MAX = 90.0
-FLAG_SECONDS = 1.5
+# How long runs may take to see the stop flag and end by themselves.
+FLAG_SECONDS_MAX = 3.0
 SENSOR_SECONDS_MAX = 60.0
 
 
@@ -39,6 +44,7 @@ class Part:
 
     name: str
     command: list[str]
+    stop_seconds: int = STOP_SECONDS
 
 
 def run_up(settings: Settings, workers: int) -> int:
@@ -82,8 +88,25 @@ def run_up(settings: Settings, workers: int) -> int:
         )
         return 1
     console.print("stopping ...")
-    _stop(process, stop_file)
+    stop_file.touch()
+    _wait_for_runs(settings)
+    _stop(process)
     return 0
+
+
+def _wait_for_runs(settings: Settings) -> None:
+    database = open_database(settings)
+    ends_at = time.monotonic() + FLAG_SECONDS_MAX
+    while time.monotonic() < ends_at:
+        alive = [
+            runner
+            for runner in Runners(database).all()
+            if runner.host == socket.gethostname() and runner.heartbeat_age_seconds < STALE_SECONDS
+        ]
+        if not alive:
+            break
+        time.sleep(0.1)
+    database.close()
 
 
 def create_dagster_storage(environment: dict[str, str]) -> None:
@@ -92,7 +115,7 @@ def create_dagster_storage(environment: dict[str, str]) -> None:
     Raises:
         SyncError: with what Dagster said.
     """
-    done = subprocess.run(  # noqa: S603 - our own command
+    done = subprocess.run(
         [sys.executable, "-m", "dagster", "instance", "info"],
         env=environment,
         capture_output=True,
@@ -105,13 +128,10 @@ def create_dagster_storage(environment: dict[str, str]) -> None:
         raise SyncError(message)
 
 
-def _stop(process: subprocess.Popen[bytes], stop_file: Path) -> None:
-    stop_file.touch()
-    # Long enough for a linger and a tick to see the flag and end as if by themselves.
-    time.sleep(FLAG_SECONDS)
+def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(timeout=STOP_SECONDS + 2)
+        process.wait(timeout=STOP_SECONDS + 1)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -210,10 +230,10 @@ def parts(settings: Settings, workers: int) -> list[Part]:
             ],
         ),
         *(
-            Part(f"worker-live-{number}", [*us, "worker", "--queue", "live"])
+            Part(f"worker-live-{number}", [*us, "worker", "--queue", "live"], WORKER_STOP_SECONDS)
             for number in range(1, workers + 1)
         ),
-        Part("worker-bulk", [*us, "worker", "--queue", "bulk"]),
+        Part("worker-bulk", [*us, "worker", "--queue", "bulk"], WORKER_STOP_SECONDS),
         Part("webserver", [sys.executable, "-m", "dagster_webserver", *webserver]),
         Part(
             "daemon",
@@ -250,11 +270,14 @@ def write_supervisor_config(settings: Settings, programs: list[Part]) -> Path:
         f"[program:{part.name}]\n"
         f"command={' '.join(_quoted(word) for word in part.command)}\n"
         "autostart=true\nautorestart=true\nstartsecs=2\nstartretries=1000000\n"
-        f"stopsignal=TERM\nstopwaitsecs={STOP_SECONDS}\nstopasgroup=false\nkillasgroup=true\n"
+        f"stopsignal=TERM\nstopwaitsecs={part.stop_seconds}\nstopasgroup=false\nkillasgroup=true\n"
         f"stdout_logfile={home}/run/logs/{part.name}.log\nredirect_stderr=true\n"
         "stdout_logfile_maxbytes=10MB\nstdout_logfile_backups=2\n"
         for part in programs
     ]
+    # One group: its members are stopped together, not one after the other.
+    names = ",".join(part.name for part in programs)
+    sections.append(f"[group:sync]\nprograms={names}\n")
     path = home / "run" / "supervisord.conf"
     path.write_text("\n".join(sections), encoding="utf-8")
     path.chmod(0o600)

@@ -1,5 +1,9 @@
 """A Celery worker whose child is warm before the first run: everything imported and opened."""
 
+# Dagster's and Celery's own signatures are partly untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import logging
@@ -12,6 +16,8 @@ from typing import Any
 from celery import Celery, signals
 from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.definitions.reconstruct import ReconstructableRepository
+from dagster._grpc.types import ExecuteRunArgs
+from dagster._serdes import unpack_value
 from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
 
 from kommo_airtable_sync.assembly import open_database
@@ -30,6 +36,7 @@ MODULE = "kommo_airtable_sync.definitions"
 def run_worker(settings: Settings, queue: str) -> None:
     """Serve one queue in the foreground until SIGTERM; one run at a time."""
     os.environ["DAGSTER_HOME"] = str(settings.home)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     app = build_celery(settings, settings.load_config().realtime.linger_seconds)
     create_execute_job_task(app)
     create_resume_job_task(app)
@@ -61,9 +68,7 @@ def _connect_signals(app: Celery, settings: Settings, queue: str) -> None:
             watches[task_id] = _watch_for_terminate(run_id)
 
     def after(task_id: str, args: Any = None, kwargs: Any = None, **_: Any) -> None:
-        stop = watches.pop(task_id, None)
-        if stop:
-            stop()
+        watches.pop(task_id, _nothing)()
         run_id = _run_id(args, kwargs)
         if run_id:
             database = open_database(settings)
@@ -81,9 +86,13 @@ def _connect_signals(app: Celery, settings: Settings, queue: str) -> None:
     del app
 
 
+def _nothing() -> None:
+    """No watch was set."""
+
+
 def _run_id(args: Any, kwargs: Any) -> str | None:
     packed = (kwargs or {}).get("execute_job_args_packed") or (args[0] if args else None)
-    return packed.get("run_id") if isinstance(packed, dict) else None
+    return unpack_value(packed, as_type=ExecuteRunArgs).run_id if packed else None
 
 
 def _warm(settings: Settings, queue: str) -> None:

@@ -205,7 +205,7 @@ class Inbox:
             )
             return now
 
-    def release_run(self, run_id: str) -> int:
+    def release_run(self, run_id: str, delay_seconds: float = 0.0) -> int:
         """Give back every key that a dead or terminated run still holds; returns how many."""
         theirs = sa.select(batches.c.id).where(
             batches.c.run_id == run_id, batches.c.settled_at.is_(None)
@@ -221,7 +221,7 @@ class Inbox:
             connection.execute(
                 sa.update(due)
                 .where(due.c.key.in_(keys))
-                .values(token=None, lease_until=None, due_at=now)
+                .values(token=None, lease_until=None, due_at=now + delay_seconds)
             )
             connection.execute(
                 sa.update(batches)

@@ -6,7 +6,7 @@ The window is a little longer than a second because what counts is when calls *a
 was slow on its way moves its own mark later when it ends.
 
 Live callers reserve the next place and wait for it. Bulk callers take a place only when one is
-free at once and no live caller waits.
+free at once, so never before a live caller who waits: his place is the last of the log.
 
 The state is disposable, so it lives outside the migrations: on SQLite in a file of its own that
 never waits for the inbox's commits, on PostgreSQL in one table.
@@ -26,8 +26,6 @@ from kommo_airtable_sync.core.types import BULK, LIVE, Priority
 from kommo_airtable_sync.store.database import Connection, Database
 
 WINDOW_SECONDS = 1.06
-# A bulk caller looks again after this long when live callers wait.
-BULK_YIELD_SECONDS = 0.05
 CREATION_LOCK = 0x6B61_6C6D  # any fixed number; PostgreSQL advisory lock
 
 _metadata = sa.MetaData()
@@ -37,7 +35,6 @@ budgets = sa.Table(
     sa.Column("account", sa.Text, primary_key=True),
     sa.Column("grants", sa.Text, nullable=False),
     sa.Column("blocked_until", sa.Double, nullable=False),
-    sa.Column("live_until", sa.Double, nullable=False),
     sa.Column("calls", sa.BigInteger, nullable=False),
     sa.Column("throttled", sa.BigInteger, nullable=False),
 )
@@ -49,7 +46,6 @@ class BudgetState:
 
     grants: tuple[float, ...]
     blocked_until: float = 0.0
-    live_until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +64,11 @@ def next_grant(state: BudgetState, calls_per_second: int, lane: Priority, now: f
     earliest = max(now, state.blocked_until, *recent[-1:])
     if len(recent) == calls_per_second:
         earliest = max(earliest, recent[0] + WINDOW_SECONDS)
-    if lane == BULK:
-        if state.live_until > now:
-            return Grant(False, max(earliest, now + BULK_YIELD_SECONDS), state)
-        if earliest > now:
-            return Grant(False, earliest, state)
-    grants = (*recent, earliest)[-calls_per_second:]
-    live_until = max(state.live_until, earliest) if lane == LIVE else state.live_until
-    return Grant(True, earliest, BudgetState(grants, state.blocked_until, live_until))
+    if lane == BULK and earliest > now:
+        return Grant(False, earliest, state)
+    return Grant(
+        True, earliest, BudgetState((*recent, earliest)[-calls_per_second:], state.blocked_until)
+    )
 
 
 class SqlBudget:
@@ -187,7 +180,6 @@ def _prepare(database: Database, account: str) -> None:
                 account=account,
                 grants="[]",
                 blocked_until=0.0,
-                live_until=0.0,
                 calls=0,
                 throttled=0,
             ).on_conflict_do_nothing()
@@ -209,7 +201,7 @@ def _read(connection: Connection, account: str) -> BudgetState | None:
     ).first()
     if row is None:
         return None
-    return BudgetState(tuple(json.loads(row.grants)), row.blocked_until, row.live_until)
+    return BudgetState(tuple(json.loads(row.grants)), row.blocked_until)
 
 
 def _store(connection: Connection, account: str, state: BudgetState) -> None:
@@ -218,7 +210,6 @@ def _store(connection: Connection, account: str, state: BudgetState) -> None:
         .where(budgets.c.account == account)
         .values(
             grants=json.dumps(state.grants),
-            live_until=state.live_until,
             calls=budgets.c.calls + 1,
         )
     )

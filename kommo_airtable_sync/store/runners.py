@@ -13,7 +13,6 @@ from typing import Literal
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from kommo_airtable_sync.core.errors import Side
 from kommo_airtable_sync.core.types import Priority
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.schema import nudges, runners, sides
@@ -37,7 +36,7 @@ class Runner:
 class Pause:
     """Why nobody calls a side at the moment."""
 
-    side: Side
+    side: str
     seconds_left: float
     since: float
     failures: int
@@ -160,7 +159,7 @@ class Runners:
 
     # ------------------------------------------------------------------ pauses
 
-    def pause(self, side: Side, seconds: float, failures: int, reason: str, detail: str) -> None:
+    def pause(self, side: str, seconds: float, failures: int, reason: str, detail: str) -> None:
         """Nobody claims for so long; the reason is shown to people. Never shortens a pause."""
         with self._database.write() as connection:
             now = self._database.now(connection)
@@ -179,7 +178,7 @@ class Runners:
                 )
             )
 
-    def resume(self, reachable: Sequence[Side]) -> list[Side]:
+    def resume(self, reachable: Sequence[str]) -> list[str]:
         """These sides answered: lift their pauses; returns those that had one."""
         with self._database.write() as connection:
             lifted = connection.execute(
@@ -187,7 +186,7 @@ class Runners:
             ).scalars()
             return list(lifted.all())
 
-    def pauses(self) -> dict[Side, Pause]:
+    def pauses(self) -> dict[str, Pause]:
         """Pauses by side; ``seconds_left`` <= 0 means that the next call is the probe."""
         with self._database.read() as connection:
             now = self._database.now(connection)

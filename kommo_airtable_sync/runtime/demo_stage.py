@@ -1,0 +1,260 @@
+"""The demo's stage: stand-ins and product as processes in one folder, and what is played there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import requests
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from kommo_airtable_sync.assembly import open_database
+from kommo_airtable_sync.core.errors import SyncError
+from kommo_airtable_sync.runtime.up import free_port, readiness
+from kommo_airtable_sync.sandbox.airtable.model import SANDBOX_TOKEN as AIRTABLE_TOKEN
+from kommo_airtable_sync.sandbox.airtable.seed import BASE_ID
+from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN as KOMMO_TOKEN
+from kommo_airtable_sync.sandbox.observe import (
+    Json,
+    StandIns,
+    compare,
+    latencies,
+    quantiles,
+    read_kommo,
+    read_records,
+)
+from kommo_airtable_sync.sandbox.traffic import Salespeople
+from kommo_airtable_sync.settings import Settings
+from kommo_airtable_sync.store.reports import Reports
+
+SECRET = "demo-secret-0123456789"  # noqa: S105 - guards a receiver on loopback for minutes
+EXAMPLE_CONFIG = Path(__file__).parent.parent / "sandbox" / "sync.example.yaml"
+HOOKS = [
+    "add_lead",
+    "update_lead",
+    "delete_lead",
+    "restore_lead",
+    "status_lead",
+    "responsible_lead",
+    "note_lead",
+]
+READY_SECONDS_MAX = 120.0
+QUIET_SECONDS_MAX = 300.0
+
+
+class Stage:
+    """Everything the demo runs.
+
+    Args:
+        folder: takes logs, databases and sync.yaml.
+        console: for progress and the summary.
+    """
+
+    def __init__(self, folder: Path, console: Console) -> None:
+        self._folder = folder
+        self._console = console
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._ports = (free_port(), free_port())
+        self._stand_ins = StandIns(*(f"http://127.0.0.1:{port}" for port in self._ports))
+        self._settings = Settings.model_validate(
+            {
+                "dagster_home": folder / "dagster_home",
+                "receiver_port": port_or_free(8080),
+                "dagster_port": port_or_free(3000),
+                "sync_config": folder / "sync.yaml",
+                "sync_database_url": "",
+            }
+        )
+        self.dagster = f"http://127.0.0.1:{self._settings.dagster_port}"
+
+    def start(self, leads: int) -> None:
+        """Start stand-ins and product, subscribe to webhooks, load the deals that are there."""
+        self._folder.joinpath("sync.yaml").write_text(EXAMPLE_CONFIG.read_text(encoding="utf-8"))
+        kommo_port, airtable_port = (str(port) for port in self._ports)
+        self._console.print("starting the stand-ins of Kommo and Airtable (120 ms a call) ...")
+        self._spawn(
+            "sandbox",
+            *("--kommo-port", kommo_port, "--airtable-port", airtable_port),
+            *("--leads", str(leads)),
+        )
+        self._wait(self._stand_ins_answer, 30, "the stand-ins")
+        self._console.print("starting receiver, Dagster and workers ...")
+        self._spawn("up")
+        self._wait(
+            lambda: all(readiness(self._settings).values()), READY_SECONDS_MAX, "the product"
+        )
+        self._console.print(f"Dagster UI: {self.dagster}")
+        self._subscribe()
+        if leads:
+            done = subprocess.run(  # noqa: S603 - our own command
+                self._command("reconcile"), env=self._environment(), check=False
+            )
+            if done.returncode:
+                raise SyncError("The initial load failed; see above.")
+
+    def play(self, events: int) -> bool:
+        """Make edits, wait until they have arrived, print the summary; True if both sides agree."""
+        began = time.monotonic()
+        pipelines, lead_ids = self._what_is_there()
+        first_change = self._stand_ins.control("kommo", "GET", "changes")["next"]
+        first_write = len(self._writes())
+        sales = Salespeople(self._stand_ins, pipelines)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, console=self._console) as progress:
+            task = progress.add_task("edits in Kommo", total=events)
+            for _ in range(events):
+                sales.act(lead_ids)
+                progress.advance(task)
+                time.sleep(sales.pause_seconds())
+            progress.update(task, description="edits in Kommo, all synced")
+            reports = Reports(open_database(self._settings))
+            self._wait(lambda: self._quiet(reports), QUIET_SECONDS_MAX, "the inbox to empty")
+        changes = self._stand_ins.control("kommo", "GET", f"changes?since={first_change}")
+        return self._summarise(
+            changes["changes"], self._writes()[first_write:], time.monotonic() - began
+        )
+
+    def stop(self) -> None:
+        """Stop all processes, the product first."""
+        for process in reversed(self._processes):
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in reversed(self._processes):
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+        self._processes.clear()
+
+    def _summarise(self, changes: list[Json], writes: list[Json], seconds: float) -> bool:
+        leads, names = read_kommo(self._stand_ins, KOMMO_TOKEN)
+        comparison = compare(leads, names, read_records(self._stand_ins))
+        latency = quantiles(latencies(changes, writes))
+        table = Table(title="What happened, by the stand-ins' own logs", title_justify="left")
+        table.add_column("what")
+        table.add_column("figure", justify="right")
+        rows = {
+            "edits in Kommo": len(changes),
+            "records created": sum(1 for write in writes if write["kind"] == "create"),
+            "records updated": sum(1 for write in writes if write["kind"] == "update"),
+            "duplicates": comparison.duplicates,
+            "differences": len(comparison.differences),
+            "latency p50 / p95 / max": " / ".join(
+                f"{value:.2f} s" if value is not None else "-"
+                for value in (latency.p50, latency.p95, latency.max)
+            ),
+            "API calls Kommo / Airtable": " / ".join(self._calls()),
+            "records in Airtable": len(read_records(self._stand_ins)),
+            "seconds": f"{seconds:.0f}",
+        }
+        for name, value in rows.items():
+            table.add_row(name, str(value))
+        Console().print(table)
+        for line in comparison.differences[:10]:
+            self._console.print(line, markup=False)
+        return comparison.duplicates == 0 and not comparison.differences
+
+    def _calls(self) -> list[str]:
+        return [
+            str(self._stand_ins.control(side, "GET", "requests?log=0")["total"])
+            for side in ("kommo", "airtable")
+        ]
+
+    def _writes(self) -> list[Json]:
+        return self._stand_ins.control("airtable", "GET", "writes")["writes"]
+
+    def _what_is_there(self) -> tuple[list[Json], list[int]]:
+        leads, _ = read_kommo(self._stand_ins, KOMMO_TOKEN)
+        answer = requests.get(
+            f"{self._stand_ins.kommo}/api/v4/leads/pipelines",
+            headers={"Authorization": f"Bearer {KOMMO_TOKEN}"},
+            timeout=10,
+        )
+        return answer.json()["_embedded"]["pipelines"], [lead["id"] for lead in leads]
+
+    def _quiet(self, reports: Reports) -> bool:
+        """Nothing on its way from Kommo, nothing waiting here."""
+        waiting = self._stand_ins.control("kommo", "GET", "deliveries")["waiting"]
+        counts = reports.inbox_counts()
+        return not waiting and not (counts["pending"] + counts["claimed"] + counts["retrying"])
+
+    def _stand_ins_answer(self) -> bool:
+        try:
+            self._stand_ins.control("kommo", "GET", "settings")
+            self._stand_ins.control("airtable", "GET", "settings")
+        except requests.ConnectionError:
+            return False
+        return True
+
+    def _subscribe(self) -> None:
+        port = self._settings.receiver_port
+        requests.post(
+            f"{self._stand_ins.kommo}/api/v4/webhooks",
+            json={
+                "destination": f"http://127.0.0.1:{port}/hooks/kommo/{SECRET}",
+                "settings": HOOKS,
+            },
+            headers={"Authorization": f"Bearer {KOMMO_TOKEN}"},
+            timeout=10,
+        ).raise_for_status()
+
+    def _wait(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
+        ends_at = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > ends_at:
+                message = f"Waited {seconds:.0f} s for {what} in vain; logs are in {self._folder}."
+                raise SyncError(message)
+            if any(process.poll() is not None for process in self._processes):
+                message = f"A process ended too soon; its output is in {self._folder}."
+                raise SyncError(message)
+            time.sleep(0.1)
+
+    def _command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "kommo_airtable_sync", *arguments]
+
+    def _spawn(self, *arguments: str) -> None:
+        with (self._folder / f"{arguments[0]}.log").open("wb") as output:
+            self._processes.append(
+                subprocess.Popen(  # noqa: S603 - our own command
+                    self._command(*arguments),
+                    env=self._environment(),
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            )
+
+    def _environment(self) -> dict[str, str]:
+        settings = self._settings
+        return {
+            **os.environ,
+            "KOMMO_BASE_URL": self._stand_ins.kommo,
+            "KOMMO_TOKEN": KOMMO_TOKEN,
+            "AIRTABLE_ENDPOINT_URL": self._stand_ins.airtable,
+            "AIRTABLE_TOKEN": AIRTABLE_TOKEN,
+            "AIRTABLE_BASE_ID": BASE_ID,
+            "KOMMO_WEBHOOK_SECRET": SECRET,
+            "DAGSTER_HOME": str(settings.home),
+            "SYNC_CONFIG": str(settings.sync_config),
+            "SYNC_DATABASE_URL": f"sqlite:///{settings.home / 'sync.db'}",
+            "CELERY_BROKER_URL": "",
+            "CELERY_RESULT_BACKEND": "",
+            "RECEIVER_PORT": str(settings.receiver_port),
+            "DAGSTER_PORT": str(settings.dagster_port),
+        }
+
+
+def port_or_free(wanted: int) -> int:
+    """The usual port if nobody has it, else another."""
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", wanted)):
+            return wanted
+    return free_port()

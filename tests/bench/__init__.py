@@ -1,0 +1,1 @@
+"""The promises, measured on the real product with real processes: ``make bench``."""

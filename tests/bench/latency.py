@@ -1,0 +1,131 @@
+"""Latency of single events, a steady stream and pairs, from the stand-ins' own clocks."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from kommo_airtable_sync.sandbox.observe import Quantiles, latencies, quantiles, unanswered
+from tests.stack import ROOT, Stack, wait_until
+
+PATTERNS = ("sparse", "steady", "pairs")
+
+
+class StockStack(Stack):
+    """The same stand-ins and receiver, and Dagster as it comes."""
+
+    def start(self, leads: int = 0) -> None:
+        """Start stand-ins, receiver and `dagster dev`."""
+        config = self.folder / "sync.yaml"
+        config.write_text(config.read_text().replace("linger_seconds: 6", "linger_seconds: 0"))
+        assert "linger_seconds: 0" in config.read_text()
+        self.start_sandbox(leads)
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.environment["DAGSTER_HOME"] = str(self.home)
+        (self.home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+        self.spawn("receiver", "receiver")
+        with (self.folder / "dagster.out").open("ab") as output:
+            self.processes["dagster"] = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "dagster", "dev", "-m", "tests.bench.stock"),
+                    *("-p", str(self.dagster_port), "-h", "127.0.0.1"),
+                ],
+                env=self.environment,
+                cwd=ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        wait_until(lambda: self.answers(f"{self.receiver}/readyz"), 60, "the receiver")
+        wait_until(lambda: self.answers(f"{self.dagster}/server_info"), 90, "Dagster", 0.5)
+        self.register()
+
+    def stop(self) -> None:
+        """`dagster dev` ends its children on SIGINT."""
+        dagster = self.processes.pop("dagster", None)
+        if dagster and dagster.poll() is None:
+            dagster.send_signal(signal.SIGINT)
+            dagster.wait(30)
+        super().stop()
+
+
+def gaps(pattern: str, dice: random.Random) -> list[tuple[float, int]]:
+    """(Seconds to wait, which of the pattern's leads to edit) for each event."""
+    if pattern == "sparse":
+        return [(dice.uniform(20, 60), at % 5) for at in range(20)]
+    if pattern == "steady":
+        return [(1 / 3, at % 30) for at in range(180)]
+    events: list[tuple[float, int]] = []
+    for at in range(30):
+        events += [(dice.uniform(8, 14), at % 5), (dice.uniform(0.2, 6), at % 5)]
+    return events
+
+
+def play(stack: Stack, pattern: str, seed: int = 1) -> dict[str, Any]:
+    """Edit leads in the pattern's rhythm; how long until Airtable showed each."""
+    dice = random.Random(seed)
+    made = [stack.control("kommo", "POST", "leads", {"name": f"Deal {at}"}) for at in range(30)]
+    leads = [item["lead"]["id"] for item in made]
+    wait_until(lambda: len(stack.records()) >= len(leads), 120, "the leads are there", 0.5)
+    time.sleep(12)  # the rhythm begins with an idle product: no run lingers
+    since = stack.control("kommo", "GET", "changes")["next"]
+    stack.control("airtable", "DELETE", "writes")
+    price = 1
+    next_at = time.monotonic()
+    for gap, which in gaps(pattern, dice):
+        next_at += gap
+        time.sleep(max(0.0, next_at - time.monotonic()))
+        price += 1
+        stack.control("kommo", "PATCH", f"leads/{leads[which]}", {"price": price})
+
+    def logs() -> tuple[list[Any], list[Any]]:
+        changes = stack.control("kommo", "GET", f"changes?since={since}")["changes"]
+        return changes, stack.control("airtable", "GET", "writes")["writes"]
+
+    wait_until(lambda: not unanswered(*logs()), 60, "every edit has arrived", 0.5)
+    changes, writes = logs()
+    stack.control("airtable", "POST", "reset")
+    found = quantiles(latencies(changes, writes))
+    return {"pattern": pattern, "events": len(changes), **_figures(found)}
+
+
+def _figures(found: Quantiles) -> dict[str, float | int | None]:
+    return {
+        "p50_s": found.p50 and round(found.p50, 3),
+        "p95_s": found.p95 and round(found.p95, 3),
+        "max_s": found.max and round(found.max, 3),
+        "measured": found.count,
+    }
+
+
+def overlaps(stack: Stack) -> int:
+    """Pairs of live runs that were under way at the same time, from Dagster's run history."""
+    query = """{ runsOrError(filter: {pipelineName: "sync_changes"}) { ... on Runs { results {
+        startTime endTime tags { key value } } } } }"""
+    spans = sorted(
+        (run["startTime"], run["endTime"] or time.time())
+        for run in stack.graphql(query)["runsOrError"]["results"]
+        if run["startTime"] and {"key": "sync/lane", "value": "live"} in run["tags"]
+    )
+    return sum(1 for one, two in pairwise(spans) if two[0] < one[1])
+
+
+def run(folder: Path, patterns: list[str], *, stock: bool) -> list[dict[str, Any]]:
+    """Measure the patterns, each on a fresh product; the first event of all is among them."""
+    results: list[dict[str, Any]] = []
+    for pattern in patterns:
+        kind = StockStack if stock else Stack
+        with kind(folder / f"{pattern}-{'stock' if stock else 'warm'}") as stack:
+            stack.start()
+            figures = play(stack, pattern)
+            figures["path"] = "stock" if stock else "warm"
+            figures["overlapping_runs"] = overlaps(stack)
+            results.append(figures)
+            print(figures, flush=True)
+    return results

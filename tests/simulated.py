@@ -1,0 +1,475 @@
+"""The real engine, clients, store and parsers over both stand-ins, in one process, by hand's time.
+
+No sockets and no sleeping: a transport adapter hands every HTTP call to a stand-in's model, and
+whoever waits turns the clock. Everything that happens is decided by the calls and the seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import io
+import itertools
+import json
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import requests
+import sqlalchemy as sa
+import urllib3.exceptions
+import yaml
+from requests.adapters import BaseAdapter
+
+from kommo_airtable_sync.airtable.client import AirtableClient
+from kommo_airtable_sync.core.config import parse_config
+from kommo_airtable_sync.core.mapping import Mapping as FieldMappings
+from kommo_airtable_sync.core.types import LIVE, IncomingEvent, Priority
+from kommo_airtable_sync.engine.batch import BatchReport
+from kommo_airtable_sync.engine.claim import claim_batch
+from kommo_airtable_sync.engine.context import Engine
+from kommo_airtable_sync.engine.directory import Directory
+from kommo_airtable_sync.engine.follow import work_batch
+from kommo_airtable_sync.kommo.client import KommoClient
+from kommo_airtable_sync.receiver.app import kommo_events
+from kommo_airtable_sync.sandbox.airtable.control import handle_control
+from kommo_airtable_sync.sandbox.airtable.model import SANDBOX_TOKEN as AIRTABLE_TOKEN
+from kommo_airtable_sync.sandbox.airtable.model import AirtableModel
+from kommo_airtable_sync.sandbox.airtable.seed import BASE_ID
+from kommo_airtable_sync.sandbox.faults import ConnectionDropped, Fault
+from kommo_airtable_sync.sandbox.kommo.model import KommoModel
+from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN as KOMMO_TOKEN
+from kommo_airtable_sync.store.database import Database
+from kommo_airtable_sync.store.documents import Documents
+from kommo_airtable_sync.store.inbox import Inbox
+from kommo_airtable_sync.store.journal import Journal, LedgerEntry
+from kommo_airtable_sync.store.limiter import SqlBudget
+from kommo_airtable_sync.store.runners import Runners
+from kommo_airtable_sync.store.schema import due, events, journal, sides
+from tests.conftest import HandClock
+
+KOMMO_URL = "https://sandbox.kommo.com"
+AIRTABLE_URL = "https://api.airtable.com"
+HOOK_URL = "https://sync.example.com/hooks/kommo/a-secret-for-tests"
+HOOKS = ("add_lead", "update_lead", "delete_lead", "restore_lead", "status_lead",
+         "responsible_lead")  # fmt: skip
+LATENCY_SECONDS = 0.12
+EXAMPLE = Path(__file__).parent.parent / "sync.example.yaml"
+
+Json = Any
+Begin = Callable[[requests.PreparedRequest], tuple[float, Callable[[], tuple[int, Any, bytes]]]]
+
+
+def config_text(**parts: Json) -> str:
+    """The example's ``sync.yaml`` with some of its top-level parts replaced or, if None, left out."""
+    whole = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8")) | parts
+    return yaml.safe_dump({name: part for name, part in whole.items() if part is not None})
+
+
+class Wire(BaseAdapter):
+    """Carries one API's calls to its model, and loses them as a network does.
+
+    A call that outlasts the client's time-out is applied nevertheless, when its delay is over.
+
+    Args:
+        begin: a request's arrival at the model: (its delay in seconds, what applies it).
+        clock: turned while a call is under way.
+    """
+
+    def __init__(self, begin: Begin, clock: HandClock) -> None:
+        super().__init__()
+        self.begin = begin
+        self.clock = clock
+        self.unreachable = False
+        self._late: list[tuple[float, int, Callable[[], object]]] = []
+        self._count = itertools.count()
+
+    def send(
+        self, request: requests.PreparedRequest, timeout: Any = None, **_: Any
+    ) -> requests.Response:
+        self.catch_up()
+        if self.unreachable:
+            refused = urllib3.exceptions.NewConnectionError(None, "refused")  # type: ignore[arg-type]
+            cause = urllib3.exceptions.MaxRetryError(None, "", refused)  # type: ignore[arg-type]
+            raise requests.ConnectionError(cause, request=request)
+        delay, apply = self.begin(request)
+        most = timeout[1]
+        if delay > most:
+            due_at = self.clock.now().timestamp() + delay
+            heapq.heappush(self._late, (due_at, next(self._count), apply))
+            self.clock.advance(most)
+            raise requests.ReadTimeout(request=request)
+        self.clock.advance(delay)
+        try:
+            return _response(request, *apply())
+        except ConnectionDropped as dropped:
+            cut = urllib3.exceptions.ProtocolError("Connection aborted.")
+            raise requests.ConnectionError(cut, request=request) from dropped
+
+    def catch_up(self) -> None:
+        """Apply what its client has given up, as far as its time has come."""
+        while self._late and self._late[0][0] <= self.clock.now().timestamp():
+            heapq.heappop(self._late)[2]()
+
+    def close(self) -> None:
+        pass
+
+
+def _response(
+    request: requests.PreparedRequest, status: int, headers: Mapping[str, str], body: bytes
+) -> requests.Response:
+    response = requests.Response()
+    response.status_code = status
+    response.headers.update(headers)
+    response.request, response.url = request, str(request.url)
+    response.raw = io.BytesIO(body)
+    return response
+
+
+def _body(request: requests.PreparedRequest) -> bytes:
+    return (request.body.encode() if isinstance(request.body, str) else request.body) or b""
+
+
+class World:
+    """Both accounts, the store, and as many engines as a test asks for.
+
+    Args:
+        database: migrated, its time turned by ``clock``.
+        clock: of everything.
+        config: text of sync.yaml.
+        seed: of the stand-ins and of everything shuffled.
+    """
+
+    def __init__(
+        self, database: Database, clock: HandClock, *, config: str | None = None, seed: int = 0
+    ) -> None:
+        self.database, self.clock = database, clock
+        self.config = parse_config(config or config_text())
+        self.dice = random.Random(seed)
+        self.kommo = KommoModel(clock, seed=seed)
+        self.kommo.seed_account()
+        self.airtable = AirtableModel(clock, seed=seed)
+        self.airtable.seed_base()
+        self.kommo.settings.latency_seconds = LATENCY_SECONDS
+        self.airtable.settings.latency_seconds = LATENCY_SECONDS
+        self.kommo_wire = Wire(self._begin_kommo, clock)
+        self.airtable_wire = Wire(self._begin_airtable, clock)
+        self.limiter = Database("sqlite:///:memory:", clock, durable=False)
+        self.inbox, self.journal = Inbox(database), Journal(database)
+        self.engine = self.new_engine()
+        self.engine.kommo.subscribe(HOOK_URL, HOOKS)
+
+    def close(self) -> None:
+        self.limiter.close()
+
+    def restart(self, **parts: Json) -> None:
+        """All processes start again under a sync.yaml with these parts replaced."""
+        self.config = parse_config(config_text(**parts))
+        self.engine = self.new_engine()
+
+    def new_engine(self, lane: Priority = LIVE) -> Engine:
+        """An engine as another process would build it: it shares nothing but the store."""
+        kommo_budget = SqlBudget(self.limiter, "kommo", 7, lane)
+        airtable_budget = SqlBudget(self.limiter, "airtable", 5, lane)
+        session = requests.Session()
+        session.mount(KOMMO_URL, self.kommo_wire)
+        kommo = KommoClient(
+            KOMMO_URL, lambda: KOMMO_TOKEN, kommo_budget, clock=self.clock, session=session
+        )
+        airtable = AirtableClient(
+            AIRTABLE_TOKEN, BASE_ID, AIRTABLE_URL, airtable_budget, self.clock
+        )
+        airtable._api.session.mount(AIRTABLE_URL, self.airtable_wire)
+        documents = Documents(self.database)
+        return Engine(
+            config=self.config,
+            lane=lane,
+            clock=self.clock,
+            database=self.database,
+            limiter=self.limiter,
+            kommo=kommo,
+            airtable=airtable,
+            kommo_budget=kommo_budget,
+            airtable_budget=airtable_budget,
+            inbox=Inbox(self.database),
+            journal=Journal(self.database),
+            runners=Runners(self.database),
+            directory=Directory(
+                self.config, kommo, airtable, documents, kommo_url=KOMMO_URL, base_id=BASE_ID
+            ),
+        )
+
+    def _begin_kommo(self, request: requests.PreparedRequest) -> tuple[float, Callable[[], Any]]:
+        url = urlsplit(str(request.url))
+        arrival = self.kommo.arrive(str(request.method), url.path, url.query, request.headers)
+        return arrival.delay_seconds, lambda: self.kommo.apply(arrival, _body(request))
+
+    def _begin_airtable(self, request: requests.PreparedRequest) -> tuple[float, Callable[[], Any]]:
+        url = urlsplit(str(request.url))
+        arrival = self.airtable.arrive(
+            str(request.method), url.path, url.query, request.headers, _body(request)
+        )
+        return arrival.delay_seconds, lambda: self.airtable.finish(arrival)
+
+    # ------------------------------------------------------------------ people in Kommo
+
+    def add_lead(self, **attributes: Json) -> int:
+        """Somebody creates a lead; its id."""
+        return self.add_leads([attributes])[0]
+
+    def add_leads(self, attributes: Sequence[Mapping[str, Json]]) -> list[int]:
+        shown = self._in_kommo("POST", "leads", [dict(each) for each in attributes])
+        return [int(row["lead"]["id"]) for row in shown["leads"]]
+
+    def edit_lead(self, lead_id: int, **changes: Json) -> None:
+        self._in_kommo("PATCH", f"leads/{lead_id}", changes)
+
+    def edit_leads(self, lead_ids: Iterable[int], **changes: Json) -> None:
+        """Somebody marks many leads in a list and changes all the same way."""
+        self._in_kommo("POST", "leads/bulk", {"ids": list(lead_ids), "changes": changes})
+
+    def delete_lead(self, lead_id: int) -> None:
+        self._in_kommo("DELETE", f"leads/{lead_id}")
+
+    def lead(self, lead_id: int) -> Json:
+        return self._in_kommo("GET", f"leads/{lead_id}")["lead"]
+
+    def _in_kommo(self, method: str, path: str, body: Json = None) -> Json:
+        raw = b"" if body is None else json.dumps(body).encode()
+        status, _, answer = self.kommo.handle(method, f"/_control/{path}", "", {}, raw)
+        assert status == 200, answer
+        return json.loads(answer)
+
+    # ------------------------------------------------------------------ people in Airtable
+
+    def records(self) -> list[Json]:
+        """Every record of the table, fields by name."""
+        self.airtable_wire.catch_up()
+        return self._in_airtable("GET", "records")["records"]
+
+    def by_lead(self) -> dict[int, Json]:
+        """The one record of each lead; two for one lead are a failure."""
+        found: dict[int, Json] = {}
+        for record in self.records():
+            key = int(record["fields"]["Kommo Deal ID"])
+            assert key not in found, f"two records for lead {key}"
+            found[key] = record
+        return found
+
+    def record(self, lead_id: int) -> Json:
+        """The fields of a lead's record, by name."""
+        return self.by_lead()[lead_id]["fields"]
+
+    def edit_record(self, record_id: str, **fields: Json) -> None:
+        spelled = {name.replace("_", " "): value for name, value in fields.items()}
+        self._in_airtable("PATCH", f"records/{record_id}", {"fields": spelled})
+
+    def add_record(self, **fields: Json) -> str:
+        spelled = {name.replace("_", " "): value for name, value in fields.items()}
+        return self._in_airtable("POST", "records", {"fields": spelled})["id"]
+
+    def delete_record(self, record_id: str) -> None:
+        self._in_airtable("DELETE", f"records/{record_id}")
+
+    def alter_field(self, field: str, **changes: Json) -> None:
+        self._in_airtable("PATCH", f"fields/{quote(field)}", changes)
+
+    def add_option(self, field: str, name: str) -> None:
+        self._in_airtable("POST", f"options/{quote(field)}", {"name": name})
+
+    def cells_written(self) -> list[tuple[int, str, Json]]:
+        """Every cell that the sync has written so far: (lead, field name, value)."""
+        writes = self._in_airtable("GET", "writes", source="publicApi")["writes"]
+        return [
+            (int(write["key"]), name, cell["new"])
+            for write in writes
+            for name, cell in write["fields"].items()
+            if name != "Last Modified"
+        ]
+
+    def _in_airtable(self, method: str, path: str, body: Json = None, **query: str) -> Json:
+        raw = b"" if body is None else json.dumps(body).encode()
+        asked = urlencode({"table": "Deals", **query})
+        answer = handle_control(self.airtable, method, f"/_control/{path}", asked, raw)
+        assert answer.status == 200, answer
+        return json.loads(answer.body)
+
+    # ------------------------------------------------------------------ events and work
+
+    def take_hooks(self) -> list[bytes]:
+        """The bodies of Kommo's due webhooks, as posted; Kommo is told that they arrived."""
+        taken = self.kommo.take_due_hooks()
+        for delivery in taken:
+            self.kommo.settle_hook(delivery, 200, self.clock.now().timestamp())
+        return [delivery.body for delivery in taken]
+
+    def receive(self, bodies: Iterable[bytes]) -> None:
+        """As the receiver does: each body is stored before it is answered."""
+        for body in bodies:
+            self.inbox.receive(kommo_events(body, links=False))
+
+    def deliver_hooks(self) -> int:
+        """Post Kommo's due webhooks to the receiver; how many."""
+        bodies = self.take_hooks()
+        self.receive(bodies)
+        return len(bodies)
+
+    def hint(self, lead_id: int, priority: Priority = LIVE, *, always_read: bool = True) -> None:
+        """Somebody other than Kommo says that the lead may have changed."""
+        event = IncomingEvent(
+            f"lead:{lead_id}", "retry", "update", priority=priority, always_read=always_read
+        )
+        self.inbox.receive([event])
+
+    def work(
+        self, engine: Engine | None = None, run_id: str = "run", *, patience: float = 0.0
+    ) -> list[BatchReport]:
+        """Work until nothing is due, waiting up to ``patience`` seconds in all for what comes due.
+
+        Fails rather than go on for ever.
+        """
+        worker = engine or self.engine
+        reports: list[BatchReport] = []
+        ends_at = self.clock.now().timestamp() + patience
+        for _ in range(10_000):
+            batch = claim_batch(worker, run_id)
+            if batch is not None:
+                reports.append(work_batch(worker, batch))
+                continue
+            at = self.next_due_at(worker.lane)
+            if at is None or at > ends_at:
+                return reports
+            self.clock.advance(max(0.001, at - self.clock.now().timestamp()))
+            self.kommo_wire.catch_up()
+            self.airtable_wire.catch_up()
+        raise AssertionError("the work does not come to an end")
+
+    def sync(self, *, patience: float = 0.0) -> list[BatchReport]:
+        """Deliver what Kommo has to say, and work it off; a second passes, as Kommo counts them."""
+        self.deliver_hooks()
+        reports = self.work(patience=patience)
+        self.clock.advance(1)
+        return reports
+
+    def next_due_at(self, lane: Priority = LIVE) -> float | None:
+        """When the lane's next key can be claimed, seconds since the epoch; None if none waits."""
+        free_at = sa.func.coalesce(due.c.lease_until, 0.0)
+        with self.database.read() as connection:
+            waiting = sa.select(due.c.due_at, free_at).where(due.c.priority == lane)
+            rows = connection.execute(waiting).all()
+            paused = connection.scalar(sa.select(sa.func.max(sides.c.paused_until)))
+        return max(min(max(row) for row in rows), paused or 0.0) if rows else None
+
+    # ------------------------------------------------------------------ what stands
+
+    def fail(self, side: str, kind: str, **details: Json) -> None:
+        """Let calls to a side go wrong (see ``sandbox.faults``)."""
+        model = self.kommo if side == "kommo" else self.airtable
+        model.faults.add(Fault.model_validate({"kind": kind, **details}))
+
+    def mend(self) -> None:
+        """Nothing goes wrong any more."""
+        for wire, model in ((self.kommo_wire, self.kommo), (self.airtable_wire, self.airtable)):
+            wire.unreachable = False
+            model.faults.clear()
+
+    def calls(self, side: str, *, method: str = "", route: str = "") -> int:
+        """API calls that a side has seen."""
+        model = self.kommo if side == "kommo" else self.airtable
+        by_route = model.requests.as_json()["by_route"].items()
+        return sum(n for name, n in by_route if name.startswith(method) and route in name)
+
+    def throttled(self) -> int:
+        """429s that both sides have answered."""
+        return sum(
+            model.requests.as_json()["too_many_requests"] for model in (self.kommo, self.airtable)
+        )
+
+    def events(self, *states: str) -> list[Any]:
+        """Events in these states, or all, oldest first."""
+        wanted = events.c.state.in_(states) if states else sa.true()
+        with self.database.read() as connection:
+            rows = connection.execute(sa.select(events).where(wanted).order_by(events.c.id))
+            return list(rows.all())
+
+    def errors(self) -> list[str]:
+        """Why events are dead."""
+        return [event.error for event in self.events("dead")]
+
+    def journal_rows(self, *states: str) -> list[Any]:
+        """Journal rows in these states, or all, oldest first."""
+        wanted = journal.c.state.in_(states) if states else sa.true()
+        with self.database.read() as connection:
+            rows = connection.execute(sa.select(journal).where(wanted).order_by(journal.c.id))
+            return list(rows.all())
+
+    def ledger(self, lead_id: int) -> LedgerEntry | None:
+        return self.journal.load([lead_id])[0].get(lead_id)
+
+    def assert_in_step(self, lead_ids: Iterable[int]) -> None:
+        """Nothing waits or is open, and each lead has one record that shows it, as the ledger says."""
+        assert not self.events("pending", "claimed"), "events wait"
+        assert not self.journal_rows("open"), "an intent is open"
+        mapping: FieldMappings = self.engine.directory.mapping()
+        records = self.by_lead()
+        assert sorted(records) == sorted(lead_ids)
+        for lead_id, record in records.items():
+            entry = self.ledger(lead_id)
+            assert entry is not None
+            assert entry.record_id == record["id"]
+            for field in mapping.fields:
+                wanted = field.from_kommo(self.lead(lead_id), final=True)
+                shown = field.from_cell(record["fields"].get(field.name))
+                assert shown == wanted, f"{field.name} of lead {lead_id}"
+                agreed = entry.fields[field.id]
+                assert (agreed.kommo, agreed.airtable) == (wanted, shown), f"ledger: {field.name}"
+
+
+class Crash(BaseException):
+    """The process is gone: nothing catches it."""
+
+
+@dataclasses.dataclass
+class Trap:
+    """Lets an engine die at one step, before or after it took effect; and notes all steps.
+
+    Args:
+        step: ``part.method``, e.g. ``journal.open``; ``""`` = never.
+        after: die once the step has been done, else before.
+        nth: at which of its calls.
+    """
+
+    step: str = ""
+    after: bool = False
+    nth: int = 1
+    steps: list[str] = dataclasses.field(default_factory=list)
+
+    def set(self, engine: Engine) -> Engine:
+        """The engine with the trap at each of its doors to the store and the APIs."""
+        parts = ("inbox", "journal", "runners", "kommo", "airtable", "directory")
+        watched = {part: _Watched(getattr(engine, part), part, self) for part in parts}
+        return dataclasses.replace(engine, **watched)
+
+    def call(self, step: str, act: Callable[[], Any]) -> Any:
+        self.steps.append(step)
+        springs = step == self.step and self.steps.count(step) == self.nth
+        if springs and not self.after:
+            raise Crash(step)
+        result = act()
+        if springs:
+            raise Crash(step)
+        return result
+
+
+class _Watched:
+    def __init__(self, target: object, part: str, trap: Trap) -> None:
+        self._target, self._part, self._trap = target, part, trap
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._target, name)
+        if not callable(found):
+            return found
+        step = f"{self._part}.{name}"
+        return lambda *args, **named: self._trap.call(step, lambda: found(*args, **named))

@@ -1,28 +1,60 @@
-"""The API v4 routes of leads, contacts and companies (reference 3 and 5)."""
+"""The routes of API v4 (reference 3, 5 and 6.1)."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple
 
-from kommo_airtable_sync.sandbox.kommo.changes import Changes
-from kommo_airtable_sync.sandbox.kommo.problems import (
+from kommo_airtable_sync.sandbox.kommo.answers import (
     Answer,
-    ItemErrors,
+    Mistake,
     Refused,
     hal,
+    mistakes,
     no_content,
+    parsed,
     problem,
+    refuse,
 )
 from kommo_airtable_sync.sandbox.kommo.query import MAX_LIMIT, Query, selected
 from kommo_airtable_sync.sandbox.kommo.settings import Settings
 from kommo_airtable_sync.sandbox.kommo.shapes import Shapes
-from kommo_airtable_sync.sandbox.kommo.state import Entity, State
-from kommo_airtable_sync.sandbox.kommo.writes import Applied
+from kommo_airtable_sync.sandbox.kommo.state import SINGULAR, State
+from kommo_airtable_sync.sandbox.kommo.writes import Item, Writer
 
 Json = dict[str, Any]
+WEBHOOKS_MAX = 100
+_SUBSCRIPTION = {"destination": str, "settings": [str], "sort": int}
+HOOK_CODES = {
+    f"{action}_{entity}"
+    for entity in ("lead", "contact", "company", "customer")
+    for action in ("add", "update", "delete", "restore", "status", "responsible", "note")
+} - {"restore_customer"} | {
+    "add_task", "update_task", "delete_task", "responsible_task",
+    "add_talk", "update_talk", "add_chat_template_review",
+}  # fmt: skip
+
+
+class Listing(NamedTuple):
+    """How a list is answered: rows a page at most (0 = all at once), and whether with totals."""
+
+    page: int = MAX_LIMIT
+    totals: bool = False
+
+
+LISTINGS = {
+    "leads/pipelines": Listing(0, totals=True),
+    "leads/loss_reasons": Listing(),
+    "users": Listing(totals=True),
+    "events": Listing(100),
+    "webhooks": Listing(0, totals=True),
+    **dict.fromkeys(SINGULAR, Listing()),
+    # 50 a page, however large the limit (A-cf)
+    **{f"{kind}/custom_fields": Listing(50, totals=True) for kind in SINGULAR},
+    **{f"{kind}/tags": Listing() for kind in SINGULAR},
+}
+ADMINS_ONLY = {"users", "webhooks"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +62,8 @@ class Request:
     """One authenticated call.
 
     Args:
-        path: e.g. ``/api/v4/leads/1``.
-        query: parsed query string.
-        body: raw.
-        shapes: spells answers for the host that was called.
+        path: without ``/api/v4/``, e.g. ``leads/1``.
+        base: the host that was called, for links.
         user_id: who acts.
         now: epoch seconds at which the call takes effect.
     """
@@ -42,198 +72,174 @@ class Request:
     path: str
     query: Query
     body: bytes
-    shapes: Shapes
+    base: str
     user_id: int
     now: float
 
 
-def items_of(body: bytes) -> list[Json]:
-    """The array of a batch write.
+class Api:
+    """Answers one request. The model's lock is held."""
 
-    Raises:
-        Refused: 400 for an empty body or another kind of JSON; 422 over 250 items.
-    """
-    parsed = json_of(body)
-    if not isinstance(parsed, list):
-        raise Refused(wrong_kind("array"))
-    items = cast("list[Any]", parsed)
-    if not all(isinstance(each, dict) for each in items):
-        raise Refused(wrong_kind("array"))
-    if not items:
-        raise Refused(problem(400, "Request data can not be empty"))
-    if len(items) > MAX_LIMIT:
-        raise Refused(problem(422))
-    return items
-
-
-def require(items: list[Json], **types: type) -> list[Json]:
-    """The items, if each has these keys with these types.
-
-    Raises:
-        Refused: 400 that names every key missing or wrong.
-    """
-    errors = ItemErrors()
-    for index, item in enumerate(items):
-        for key, wanted in types.items():
-            if not isinstance(item.get(key), wanted):
-                code = "InvalidType" if key in item else "FieldMissing"
-                errors.add(str(item.get("request_id", index)), code, key, wanted.__name__)
-    errors.raise_if_any()
-    return items
-
-
-def object_of(body: bytes) -> Json:
-    """The one object of a single write.
-
-    Raises:
-        Refused: 400 for an empty body or another kind of JSON.
-    """
-    parsed = json_of(body)
-    if not isinstance(parsed, dict):
-        raise Refused(wrong_kind("object"))
-    return cast(Json, parsed)
-
-
-def json_of(body: bytes) -> Any:
-    """The parsed body.
-
-    Raises:
-        Refused: 400 if there is none.
-    """
-    try:
-        return json.loads(body)
-    except ValueError:
-        raise Refused(problem(400, "Request data can not be empty")) from None
-
-
-def wrong_kind(wanted: str) -> Answer:
-    """The 400 for an object where an array belongs, and the other way round."""
-    detail = f"This value should be of type {wanted}."
-    error = {"code": "InvalidType", "path": "", "detail": detail}
-    return problem(400, "", {"validation-errors": [{"request_id": "0", "errors": [error]}]})
-
-
-def paged(request: Request, name: str, rows: list[Json], limit: int) -> Answer:
-    """A page of rows already cut to ``limit + 1``, in the list envelope (reference 3.1)."""
-    if not rows:
-        return no_content()
-    page, base = request.query.page, request.path.removeprefix("/api/v4/")
-
-    def link(to: int) -> Json:
-        return request.shapes.self_link(f"{base}?{request.query.for_page(to, limit)}")["self"]
-
-    links: Json = {"self": link(page)}
-    if len(rows) > limit:
-        links["next"] = link(page + 1)
-    if page > 1:
-        links |= {"first": link(1), "prev": link(page - 1)}
-    return hal({"_page": page, "_links": links, "_embedded": {name: rows[:limit]}})
-
-
-def page_of(request: Request, rows: list[Any], limit: int) -> list[Any]:
-    """The rows of the page asked for, and one more if there is a next page."""
-    start = (request.query.page - 1) * limit
-    return rows[start : start + limit + 1]
-
-
-class EntityApi:
-    """Lists, reads and writes of the three entity types.
-
-    Args:
-        state: the account's data.
-        settings: switches.
-        changes: carries out writes.
-    """
-
-    def __init__(self, state: State, settings: Settings, changes: Changes) -> None:
+    def __init__(self, state: State, settings: Settings, writer: Writer, request: Request) -> None:
         self._state = state
         self._settings = settings
-        self._changes = changes
-        self._sorted: tuple[int, dict[tuple[Any, ...], list[Entity]]] = (-1, {})
+        self._writer = writer
+        self._request = request
+        self._query = request.query
+        self._shapes = Shapes(state, settings, request.base)
+        self._kind, _, self._rest = request.path.partition("/")
 
-    def list(self, request: Request, kind: str) -> Answer:
-        """``GET /leads``: filters, order, pages."""
-        limit = request.query.limit()
-        rows = page_of(request, self._selected(request, kind), limit)
-        query, with_ = request.query.for_page(request.query.page, limit), request.query.with_
-        shown = [request.shapes.entity(each, with_, query) for each in rows]
-        return paged(request, kind, shown, limit)
+    def answer(self) -> Answer:
+        """Route the call.
 
-    def _selected(self, request: Request, kind: str) -> list[Entity]:
-        """The sorted selection, kept until the next write: walking 100,000 leads sorts once."""
-        others = [pair for pair in request.query.pairs if pair[0] not in ("page", "limit")]
-        key = (kind, *others)
-        if self._sorted[0] != self._state.version:
-            self._sorted = (self._state.version, {})
-        kept = self._sorted[1]
+        Raises:
+            Refused: instead of an answer.
+        """
+        request = self._request
+        by_method: dict[str, Callable[[], Answer]] = {"GET": self._list}
+        if request.path in SINGULAR:
+            by_method |= {"POST": self._create, "PATCH": self._update}
+        elif self._kind in SINGULAR and self._rest.isdigit():
+            by_method = {"GET": self._get, "PATCH": self._update_one}
+        elif request.path == "account":
+            by_method = {"GET": self._account}
+        elif request.path == "webhooks":
+            by_method |= {"POST": self._subscribe, "DELETE": self._unsubscribe}
+        elif request.path not in LISTINGS:
+            return problem(404, f"Cannot {request.method} {request.base}/api/v4/{request.path}")
+        if request.path in ADMINS_ONLY and not self._settings.token_is_admin:
+            return problem(403)
+        return by_method.get(request.method, lambda: problem(405))()
+
+    def _account(self) -> Answer:
+        return hal(self._shapes.account(self._query.with_, self._request.user_id))
+
+    def _list(self) -> Answer:
+        """Any list: filters, order, page, envelope (reference 3.1)."""
+        path, query, rows = self._request.path, self._query, self._selected()
+        most, totals = LISTINGS[path]
+        if not most:
+            shown = [self._shown(row, "") for row in rows]
+            whole: Json = {"_embedded": {path.rpartition("/")[2]: shown}}
+            return hal(self._shapes.linked(whole | {"_total_items": len(rows)}, path))
+        limit, page = query.limit(most), query.page
+        start, pages = (page - 1) * limit, -(-len(rows) // limit)
+        if start >= len(rows):
+            return no_content()
+        numbers = {"self": page} | ({"next": page + 1} if page < pages else {})
+        if totals:
+            numbers["last"] = pages
+        elif page > 1:
+            numbers |= {"first": 1, "prev": page - 1}
+        link = self._shapes.link
+        links = {key: link(f"{path}?{query.for_page(n, limit)}") for key, n in numbers.items()}
+        envelope: Json = {"_page": page, "_links": links}
+        if totals:
+            envelope |= {"_total_items": len(rows), "_page_count": pages}
+        repeated = query.for_page(page, limit)
+        shown = [self._shown(row, repeated) for row in rows[start : start + limit]]
+        return hal(envelope | {"_embedded": {path.rpartition("/")[2]: shown}})
+
+    def _shown(self, row: Json, repeated: str) -> Json:
+        if self._request.path in SINGULAR:
+            return self._shapes.entity(row, self._query.with_, repeated)
+        return self._shapes.linked(row, f"{self._request.path}/{row['id']}")
+
+    def _selected(self) -> list[Json]:
+        """The selection; of entities it is kept until the next write, for who walks 100,000."""
+        path, query = self._request.path, self._query
+        if path not in SINGULAR:
+            is_sorted = self._rest == "custom_fields"
+            rows = self._state.fields(self._kind) if is_sorted else self._state.rows[path].values()
+            return selected(rows, query)
+        key, kept = (path, query.others()), self._state.kept
         if key not in kept:
-            kept[key] = selected(self._state.entities[kind].values(), request.query, self._state)
+            kept[key] = selected(self._state.rows[path].values(), query)
         return kept[key]
 
-    def get(self, request: Request, kind: str, entity_id: int) -> Answer:
-        """``GET /leads/{id}``: 204 for the unknown; the trash shows only via with=only_deleted."""
-        entity = self._state.entities[kind].get(entity_id)
-        with_ = request.query.with_
-        if entity is None or entity.is_deleted != ("only_deleted" in with_):
+    def _get(self) -> Answer:
+        """204 for the unknown; the trash shows only via with=only_deleted."""
+        row, with_ = self._state.rows[self._kind].get(int(self._rest)), self._query.with_
+        if row is None or row["is_deleted"] != ("only_deleted" in with_):
             return no_content()
-        return hal(request.shapes.entity(entity, with_))
+        return hal(self._shapes.entity(row, with_))
 
-    def create(self, request: Request, kind: str) -> Answer:
-        """``POST /leads``: an array."""
-        items = items_of(request.body)
-        applied = self._write(request, kind, [(None, each) for each in items])
-        rows = [self._row(request, each, {"request_id": each.draft.request_id}) for each in applied]
-        return hal({"_links": request.shapes.self_link(kind), "_embedded": {kind: rows}})
+    def _create(self) -> Answer:
+        return self._wrapped(self._write([(None, each) for each in self._items()]))
 
-    def update(self, request: Request, kind: str) -> Answer:
-        """``PATCH /leads``: an array of objects with ids."""
-        items = items_of(request.body)
-        found = [self._state.find(kind, _id_of(each)) for each in items]
-        errors = ItemErrors()
-        for index, (entity, item) in enumerate(zip(found, items, strict=True)):
-            if entity is None:
-                errors.add(str(item.get("request_id", index)), "NotSupportedChoice", "id")
+    def _update(self) -> Answer:
+        """An array of objects with ids."""
+        pairs = [(self._state.find(self._kind, each.get("id")), each) for each in self._items()]
+        gone = {
+            str(each.get("request_id", n)): [Mistake("NotSupportedChoice", "id")]
+            for n, (row, each) in enumerate(pairs)
+            if row is None
+        }
         if self._settings.patch_missing == "refuse":
-            errors.raise_if_any()
-        pairs = [pair for pair in zip(found, items, strict=True) if pair[0] is not None]
-        applied = self._write(request, kind, pairs)
-        return self._updated(request, kind, applied)
+            refuse(gone)
+        return self._wrapped(self._write([pair for pair in pairs if pair[0] is not None]))
 
-    def update_one(self, request: Request, kind: str, entity_id: int) -> Answer:
-        """``PATCH /leads/{id}``: one object; the answer is bare, or wrapped by switch."""
-        item = object_of(request.body)
-        entity = self._state.find(kind, entity_id)
-        if entity is None:
+    def _update_one(self) -> Answer:
+        """One object; the answer is bare, or wrapped by switch."""
+        asked, row = parsed(self._request.body, dict), self._state.find(self._kind, int(self._rest))
+        if row is None:
             return problem(404)
-        applied = self._write(request, kind, [(entity, item)])
+        items = self._write([(row, asked)])
         if self._settings.single_patch_answer == "wrapped":
-            return self._updated(request, kind, applied)
-        return hal(self._row(request, applied[0], {"updated_at": entity.updated_at}))
+            return self._wrapped(items)
+        return hal(self._row(items[0]))
 
-    def _write(
-        self, request: Request, kind: str, items: list[tuple[Entity | None, Json]]
-    ) -> list[Applied]:
-        return self._changes.write(kind, items, by=request.user_id, at=request.now)
+    def _items(self) -> list[Json]:
+        """The array of a batch write.
 
-    def _updated(self, request: Request, kind: str, applied: Iterable[Applied]) -> Answer:
-        rows = [
-            self._row(
-                request,
-                each,
-                {"updated_at": each.entity.updated_at, "request_id": each.draft.request_id},
-            )
-            for each in applied
-        ]
-        return hal({"_links": request.shapes.self_link(kind), "_embedded": {kind: rows}})
+        Raises:
+            Refused: 400 unless it holds objects; 422 over 250 items.
+        """
+        items: list[Any] = parsed(self._request.body, list)
+        if len(items) > MAX_LIMIT:
+            raise Refused(problem(422))
+        odd = [n for n, each in enumerate(items) if not isinstance(each, dict)]
+        refuse({str(n): [Mistake("InvalidType", "", "object")] for n in odd})
+        return items
 
-    def _row(self, request: Request, applied: Applied, extra: Json) -> Json:
-        entity = applied.entity
-        row: Json = {"id": entity.id} | extra
-        if entity.kind == "contacts":
+    def _write(self, items: list[tuple[Json | None, Json]]) -> list[Item]:
+        request = self._request
+        return self._writer.write(self._kind, items, by=request.user_id, at=request.now)
+
+    def _wrapped(self, items: list[Item]) -> Answer:
+        rows = [self._row(each) | {"request_id": each.request_id} for each in items]
+        return hal(self._shapes.linked({"_embedded": {self._kind: rows}}, self._kind))
+
+    def _row(self, item: Item) -> Json:
+        row: Json = {"id": item.row["id"]}
+        if self._request.method == "PATCH":
+            row["updated_at"] = item.row["updated_at"]
+        if self._kind == "contacts":
             row |= {"is_deleted": False, "is_unsorted": False}
-        return row | {"_links": request.shapes.self_link(f"{entity.kind}/{entity.id}")}
+        return self._shapes.linked(row, f"{self._kind}/{row['id']}")
 
+    def _subscribe(self) -> Answer:
+        """One object; the same destination again is an update."""
+        asked, known = parsed(self._request.body, dict), self._state.rows["webhooks"]
+        wrong = list(mistakes(asked, _SUBSCRIPTION, set()))
+        missing = [key for key in ("destination", "settings") if key not in asked]
+        refuse({"0": wrong + [Mistake("FieldMissing", key) for key in missing]})
+        odd = [n for n, code in enumerate(asked["settings"]) if code not in HOOK_CODES]
+        refuse({"0": [Mistake("NotSupportedChoice", f"settings.{n}") for n in odd]})
+        destination, now = asked["destination"], int(self._request.now)
+        if destination not in known and len(known) >= WEBHOOKS_MAX:
+            return problem(422, "Limit 100 webhooks per account")
+        if destination not in known:
+            webhook: Json = {"id": self._state.next_id(), "account_id": self._state.account.id}
+            webhook |= {"created_at": now, "created_by": self._request.user_id, "disabled": False}
+            known[destination] = webhook | {"sort": len(known) + 1}
+        known[destination] |= asked | {"updated_at": now}
+        if self._settings.post_reenables:
+            known[destination]["disabled"] = False
+        return hal(known[destination], 201)
 
-def _id_of(item: Json) -> int:
-    raw = item.get("id")
-    return raw if isinstance(raw, int) else -1
+    def _unsubscribe(self) -> Answer:
+        """By the destination in the body."""
+        destination = str(parsed(self._request.body, dict).get("destination"))
+        gone = self._state.rows["webhooks"].pop(destination, None)
+        return no_content() if gone else problem(404)

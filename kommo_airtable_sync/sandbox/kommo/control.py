@@ -1,39 +1,40 @@
 """The control surface under ``/_control/``: what people do in Kommo's screens, and the stage crew.
 
-Loopback only, so neither limited nor authenticated. All JSON.
+Neither limited nor authenticated: a tool for the same machine. All JSON.
+
+    POST                /_control/leads               one lead or an array, in v4 write shapes
+    POST                /_control/leads/bulk          {"leads": [{id, ...}]} | {"ids", "changes"}
+    GET, PATCH, DELETE  /_control/leads/{id}          as a person (contacts, companies alike)
+    POST                /_control/leads/{id}/restore | /_control/leads/{id}/notes {"text"}
+    POST                /_control/seed {"count"} | /_control/reset | /_control/unblock
+    GET                 /_control/changes?since=n | /_control/deliveries
+    GET, PATCH          /_control/settings
+    GET, POST, DELETE   /_control/faults              a Fault or an array | all
+    GET, DELETE         /_control/requests            counts and arrivals | forget
+    GET, POST           /_control/webhooks            the subscriptions | switch all on again
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
 from kommo_airtable_sync.sandbox.faults import Fault
-from kommo_airtable_sync.sandbox.kommo import seed
-from kommo_airtable_sync.sandbox.kommo.api import json_of, object_of
-from kommo_airtable_sync.sandbox.kommo.problems import Answer, problem
+from kommo_airtable_sync.sandbox.kommo.answers import Answer, hal, parsed, problem
 from kommo_airtable_sync.sandbox.kommo.query import Query
+from kommo_airtable_sync.sandbox.kommo.seed import seed_leads
 from kommo_airtable_sync.sandbox.kommo.settings import Settings
 from kommo_airtable_sync.sandbox.kommo.shapes import Shapes
-from kommo_airtable_sync.sandbox.kommo.state import Change, Entity
-from kommo_airtable_sync.sandbox.kommo.writes import Applied
 
 if TYPE_CHECKING:
     from kommo_airtable_sync.sandbox.kommo.model import KommoModel
 
 Json = dict[str, Any]
-_ALL_WITH = {"contacts", "loss_reason", "leads"}
 
 
 class Control:
-    """Answers ``/_control/...`` calls. The model's lock is held.
-
-    Args:
-        model: whose control this is.
-    """
+    """Answers ``/_control/...`` calls. The model's lock is held."""
 
     def __init__(self, model: KommoModel) -> None:
         self._model = model
@@ -46,146 +47,108 @@ class Control:
         """
         parts = path.strip("/").split("/")[1:]
         try:
-            match (method, *parts):
-                case (_, ("leads" | "contacts" | "companies") as kind, *rest):
-                    return self._entities(method, kind, rest, body)
-                case (_, ("settings" | "faults" | "requests" | "webhooks") as name):
-                    return self._crew(method, name, body)
-                case ("GET", "changes"):
-                    return _json(self._changes(query))
-                case ("GET", "deliveries"):
-                    log = list(self._model.outbox.log)
-                    return _json({"deliveries": log, "waiting": len(self._model.outbox)})
-                case ("POST", "seed"):
-                    count = int(object_of(body)["count"])
-                    made = seed.seed_leads(self._model.state, count, self._model.seed, self._now())
-                    return _json({"ids": made})
-                case ("POST", "unblock"):
-                    self._model.violations = 0
-                    return _json({})
-                case ("POST", "reset"):
-                    self._model.reset()
-                    self._model.seed_account()
-                    return _json({})
+            match parts:
+                case [("leads" | "contacts" | "companies") as kind, *rest]:
+                    shown = self._entities(method, kind, rest, body)
                 case _:
-                    return problem(404, f"No control {method} {path}")
+                    shown = self._crew(method, parts, query, body)
         except (ValidationError, KeyError) as error:
             return problem(400, str(error))
+        if shown is None:
+            return problem(404, f"No control {method} {path}")
+        return hal(shown, 200, "json")
 
-    def _crew(self, method: str, name: str, body: bytes) -> Answer:
-        """Settings, faults, the request log and the subscriptions."""
+    def _crew(self, method: str, parts: list[str], query: Query, body: bytes) -> Any:
         model = self._model
-        match (name, method):
-            case ("settings", "PATCH"):
-                asked = Settings.model_validate(model.settings.model_dump() | object_of(body))
-                for key in asked.model_fields_set:
-                    setattr(model.settings, key, getattr(asked, key))
-            case ("faults", "POST"):
-                raw = json_of(body)
-                faults = [Fault.model_validate(each) for each in _listed(raw)]
-                for fault in faults:
+        match (method, *parts):
+            case ("GET", "changes"):
+                log = model.state.changes
+                return {"changes": log[query.number("since") or 0 :], "next": len(log)}
+            case ("GET", "deliveries"):
+                return {"deliveries": list(model.outbox.log), "waiting": len(model.outbox)}
+            case ("POST", "seed"):
+                count = int(parsed(body, dict)["count"])
+                return {"ids": seed_leads(model.state, count, model.seed, model.now())}
+            case ("POST", "unblock"):
+                model.violations = 0
+            case ("POST", "reset"):
+                model.reset()
+                model.seed_account()
+            case ("GET" | "PATCH", "settings"):
+                asked: Json = parsed(body, dict) if method == "PATCH" else {}
+                Settings.model_validate(model.settings.model_dump() | asked)
+                for key, value in asked.items():
+                    setattr(model.settings, key, value)
+                return model.settings.model_dump()
+            case ("GET" | "POST" | "DELETE", "faults"):
+                faults = _listed(parsed(body, object)) if method == "POST" else []
+                for fault in [Fault.model_validate(each) for each in faults]:
                     model.faults.add(fault)
-            case ("faults", "DELETE"):
-                model.faults.clear()
-            case ("requests", "DELETE"):
-                model.requests.reset()
-            case ("webhooks", "POST"):  # what an admin does by hand: switch all on again
-                for webhook in model.state.webhooks.values():
-                    model.outbox.enable(webhook)
-            case (_, "GET"):
-                pass
+                if method == "DELETE":
+                    model.faults.clear()
+                return [each.model_dump() for each in model.faults.current()]
+            case ("GET" | "DELETE", "requests"):
+                if method == "DELETE":
+                    model.requests.reset()
+                return model.requests.as_json()
+            case ("GET" | "POST", "webhooks"):
+                webhooks = list(model.state.rows["webhooks"].values())
+                for webhook in webhooks if method == "POST" else ():
+                    webhook["disabled"] = False  # what an admin does by hand
+                return webhooks
             case _:
-                return problem(405)
-        shown: dict[str, Any] = {
-            "settings": model.settings.model_dump(),
-            "faults": [each.model_dump() for each in model.faults.current()],
-            "requests": model.requests.as_json() if name == "requests" else None,
-            "webhooks": [asdict(each) for each in model.state.webhooks.values()],
-        }
-        return _json(shown[name])
+                return None
+        return {}
 
-    def _entities(self, method: str, kind: str, rest: list[str], body: bytes) -> Answer:
+    def _entities(self, method: str, kind: str, rest: list[str], body: bytes) -> Any:
         """People at work: create, edit, delete, restore, note, and edit many at once."""
+        model, rows, at = self._model, self._model.state.rows[kind], self._model.now()
+        row = rows.get(int(rest[0])) if rest and rest[0].isdigit() else None
+        change: Json | None = None
         match (method, *rest):
             case ("POST",):
-                asked = json_of(body)
-                return self._written(kind, [(None, each) for each in _listed(asked)], asked)
+                asked = parsed(body, object)
+                done = self._written(kind, [(None, each) for each in _listed(asked)])
+                return {"leads": done} if isinstance(asked, list) else done[0]
             case ("POST", "bulk"):
-                return self._bulk(kind, object_of(body))
-            case (_, number, *action) if number.isdigit():
-                entity = self._model.state.entities[kind].get(int(number))
-                return self._one(method, action, entity, body) if entity else problem(404)
+                asked = parsed(body, dict)
+                items = asked.get(kind) or [{"id": i} | asked["changes"] for i in asked["ids"]]
+                return {"leads": self._written(kind, [(rows[each["id"]], each) for each in items])}
+            case _ if row is None:
+                return None
+            case ("GET", _):
+                return {"lead": self._shown(row)}
+            case ("PATCH", _):
+                return self._written(kind, [(row, parsed(body, dict))])[0]
+            case ("DELETE", _):
+                change = model.writer.set_deleted(row, deleted=True, by=self._person(), at=at)
+            case ("POST", _, "restore"):
+                change = model.writer.set_deleted(row, deleted=False, by=self._person(), at=at)
+            case ("POST", _, "notes"):
+                text = str(parsed(body, dict)["text"])
+                model.writer.add_note(row, text, by=self._person(), at=at)
+                change = {"changed_at": at}
             case _:
-                return problem(404)
+                return None
+        return {"lead": self._shown(row), "changed_at": change["changed_at"]}
 
-    def _one(self, method: str, action: list[str], entity: Entity, body: bytes) -> Answer:
-        changes, by, at = self._model.changes, self._person(), self._now()
-        match (method, *action):
-            case ("GET",):
-                return _json({"lead": self._shown(entity)})
-            case ("PATCH",):
-                return self._written(entity.kind, [(entity, object_of(body))], {})
-            case ("DELETE",):
-                change = changes.set_deleted(entity, deleted=True, by=by, at=at)
-            case ("POST", "restore"):
-                change = changes.set_deleted(entity, deleted=False, by=by, at=at)
-            case ("POST", "notes"):
-                changes.add_note(entity, object_of(body), by=by, at=at)
-                change = self._model.state.changes[-1]
-            case _:
-                return problem(405)
-        return _json({"lead": self._shown(entity), "changed_at": change.changed_at})
-
-    def _bulk(self, kind: str, asked: Json) -> Answer:
-        """``{"leads": [{id, ...}]}``, or ``{"ids": [...], "changes": {...}}`` for all the same."""
-        items: list[Json] = asked.get(kind) or [{"id": i} | asked["changes"] for i in asked["ids"]]
-        entities = self._model.state.entities[kind]
-        return self._written(kind, [(entities[each["id"]], each) for each in items], [])
-
-    def _written(self, kind: str, items: list[tuple[Entity | None, Any]], asked: Any) -> Answer:
-        applied = self._model.changes.write(kind, items, by=self._person(), at=self._now())
-        rows = [self._row(each) for each in applied]
-        return _json({"leads": rows} if isinstance(asked, list) else rows[0])
-
-    def _row(self, applied: Applied) -> Json:
-        changed_at = applied.change.changed_at if applied.change else None
-        return {"lead": self._shown(applied.entity), "changed_at": changed_at}
-
-    def _shown(self, entity: Entity) -> Json:
+    def _written(self, kind: str, items: list[tuple[Json | None, Any]]) -> list[Json]:
         model = self._model
-        return Shapes(model.state, model.settings, model.account.url).entity(entity, _ALL_WITH)
+        applied = model.writer.write(kind, items, by=self._person(), at=model.now())
+        return [
+            {"lead": self._shown(each.row), "changed_at": (each.change or {}).get("changed_at")}
+            for each in applied
+        ]
 
-    def _changes(self, query: Query) -> Json:
-        """The log, from the ``since``-th change on."""
-        since = query.number("since") or 0
-        log = self._model.state.changes
-        return {"changes": [_change(each) for each in log[since:]], "next": len(log)}
+    def _shown(self, row: Json) -> Json:
+        shapes = Shapes(self._model.state, self._model.settings, self._model.account.url)
+        return shapes.entity(row, {"contacts", "loss_reason", "leads"})
 
     def _person(self) -> int:
         """Who clicks: somebody other than the token's user."""
-        users = self._model.state.users.values()
-        return next((each.id for each in users if each.is_active and not each.is_admin), 0)
-
-    def _now(self) -> float:
-        return self._model.now()
+        rights = {key: user["rights"] for key, user in self._model.state.rows["users"].items()}
+        return next((k for k, r in rights.items() if r["is_active"] and not r["is_admin"]), 0)
 
 
 def _listed(raw: Any) -> list[Any]:
     return cast("list[Any]", raw) if isinstance(raw, list) else [raw]
-
-
-def _change(change: Change) -> Json:
-    return {
-        "lead_id": change.entity_id,
-        "entity_type": change.entity_type,
-        "kind": change.kind,
-        "changed_at": change.changed_at,
-        "updated_at": change.updated_at,
-        "by": change.by,
-        "fields": list(change.fields),
-    }
-
-
-def _json(payload: Any) -> Answer:
-    body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
-    return Answer(200, {"content-type": "application/json"}, body)

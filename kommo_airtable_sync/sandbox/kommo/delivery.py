@@ -5,14 +5,14 @@ from __future__ import annotations
 import heapq
 import random
 import uuid
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from kommo_airtable_sync.sandbox.kommo import hooks
 from kommo_airtable_sync.sandbox.kommo.settings import Settings
-from kommo_airtable_sync.sandbox.kommo.state import State, Webhook
+from kommo_airtable_sync.sandbox.kommo.state import State
 
 INVALID_WINDOW_SECONDS = 7200.0
 _RETRY_SECONDS = (300.0, 900.0, 900.0, 3600.0)
@@ -23,21 +23,19 @@ class Delivery:
     """One POST to make.
 
     Args:
-        destination: where to.
         body: form-encoded.
-        headers: as captured; the request id differs on every attempt.
-        attempt: 1 for the first.
-        due_at: epoch seconds.
         codes: the subscription codes in the body; empty = a Digital Pipeline hook.
+        due_at: epoch seconds.
+        attempt: 1 for the first.
+        headers: as captured; the request id differs on every attempt.
     """
 
-    id: int
     destination: str
     body: bytes
-    headers: dict[str, str]
-    attempt: int
+    codes: tuple[str, ...]
     due_at: float
-    codes: tuple[str, ...] = ()
+    attempt: int
+    headers: dict[str, str]
 
 
 def is_ok(status: int) -> bool:
@@ -76,109 +74,87 @@ class Outbox:
         self._now = now
         self._waiting: list[tuple[float, int, Delivery]] = []
         self._count = 0
+        self._invalid_at: dict[str, list[float]] = defaultdict(list)
         self.log: deque[dict[str, Any]] = deque(maxlen=100_000)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def post(self, items: Sequence[hooks.HookItem]) -> None:
         """Queue the bodies that tell every live subscriber of these changes."""
-        for webhook in self._state.webhooks.values():
-            wanted = [each for each in items if each.code in webhook.settings]
-            if webhook.disabled or not wanted:
-                continue
-            step = self._settings.hooks_per_post
-            for start in range(0, len(wanted), step):
-                self._queue_with_knobs(webhook, wanted[start : start + step])
+        step = self._settings.hooks_per_post
+        for webhook in self._state.rows["webhooks"].values():
+            wanted = [each for each in items if each.code in webhook["settings"]]
+            for start in range(0, 0 if webhook["disabled"] else len(wanted), step):
+                self._queue(webhook["destination"], wanted[start : start + step])
 
     def post_digital_pipeline(self, body: bytes) -> None:
         """Queue a Digital Pipeline hook, if somebody wants them."""
         if self._settings.dp_destination:
-            self._queue(self._settings.dp_destination, body, self._now(), ())
+            self._push(self._settings.dp_destination, body, (), self._now())
 
-    def _queue_with_knobs(self, webhook: Webhook, items: list[hooks.HookItem]) -> None:
+    def _queue(self, destination: str, items: list[hooks.HookItem]) -> None:
+        """Queue a body, or not, or twice, or for later, as the knobs and dice say."""
+        knobs, chance = self._settings, self._dice.random
         codes = tuple(dict.fromkeys(each.code for each in items))
-        body = hooks.body(items, self._state.account, account_last=self._settings.hook_account_last)
-        may_lose = not self._settings.hook_lose_codes or any(
-            code in self._settings.hook_lose_codes for code in codes
-        )
-        if may_lose and self._dice.random() < self._settings.hook_lose:
+        body = hooks.body(items, self._state.account, account_last=knobs.hook_account_last)
+        may_lose = not knobs.hook_lose_codes or set(knobs.hook_lose_codes) & set(codes)
+        if chance() < knobs.hook_lose and may_lose:
             return
-        copies = 2 if self._dice.random() < self._settings.hook_duplicate else 1
-        for _ in range(copies):
-            due_at = self._now() + self._dice.uniform(0, self._settings.hook_reorder_seconds)
-            if self._dice.random() < self._settings.hook_late:
-                due_at += self._settings.hook_late_seconds
-            self._queue(webhook.destination, body, due_at, codes)
+        for _ in range(2 if chance() < knobs.hook_duplicate else 1):
+            due_at = self._now() + self._dice.uniform(0, knobs.hook_reorder_seconds)
+            due_at += knobs.hook_late_seconds if chance() < knobs.hook_late else 0
+            self._push(destination, body, codes, due_at)
 
-    def _queue(self, to: str, body: bytes, due_at: float, codes: tuple[str, ...]) -> None:
-        self._count += 1
-        self._push(Delivery(self._count, to, body, {}, 1, due_at, codes))
-
-    def _push(self, delivery: Delivery) -> None:
+    def _push(
+        self, to: str, body: bytes, codes: tuple[str, ...], due_at: float, attempt: int = 1
+    ) -> None:
         headers = {
             "accept-encoding": "gzip",
             "x-amocrm-requestid": str(uuid.UUID(int=self._dice.getrandbits(128), version=4)),
             "content-type": "application/x-www-form-urlencoded",
-            "content-length": str(len(delivery.body)),
+            "content-length": str(len(body)),
             "user-agent": "amoCRM-Webhooks/3.0",
         }
         self._count += 1  # keeps the order of equal times
-        entry = replace(delivery, headers=headers)
-        heapq.heappush(self._waiting, (entry.due_at, self._count, entry))
+        delivery = Delivery(to, body, codes, due_at, attempt, headers)
+        heapq.heappush(self._waiting, (due_at, self._count, delivery))
 
     def next_due_at(self) -> float | None:
         """When the next delivery is due, if one waits."""
         return self._waiting[0][0] if self._waiting else None
-
-    def __len__(self) -> int:
-        return len(self._waiting)
 
     def take_due(self, most: int = 1000) -> list[Delivery]:
         """Take out what is due now, oldest first; what a disabled hook was to get is dropped."""
         now, due = self._now(), list[Delivery]()
         while self._waiting and self._waiting[0][0] <= now and len(due) < most:
             delivery = heapq.heappop(self._waiting)[2]
-            webhook = self._state.webhooks.get(delivery.destination)
-            if not delivery.codes or (webhook and not webhook.disabled):
+            if not delivery.codes or self._is_live(delivery.destination):
                 due.append(delivery)
         return due
 
+    def _is_live(self, destination: str) -> bool:
+        return not self._state.rows["webhooks"].get(destination, {"disabled": True})["disabled"]
+
     def settle(self, delivery: Delivery, status: int, sent_at: float) -> None:
-        """Note an answer (0 = none in time): log it, plan the retry, count bad ones.
+        """Note an answer: log it, plan the retry, count bad ones.
 
         Args:
             delivery: from ``take_due``.
-            status: HTTP code, 0 for no answer.
+            status: HTTP code, 0 for no answer in time.
             sent_at: epoch seconds at which it was sent.
         """
-        now = self._now()
-        self.log.append(
-            {
-                "id": delivery.id,
-                "destination": delivery.destination,
-                "codes": list(delivery.codes),
-                "attempt": delivery.attempt,
-                "status": status,
-                "due_at": delivery.due_at,
-                "sent_at": sent_at,
-                "answered_at": now,
-                "body": delivery.body.decode("ascii"),
-            }
-        )
-        webhook = self._state.webhooks.get(delivery.destination)
-        if is_ok(status) or not delivery.codes or webhook is None:
+        now, to = self._now(), delivery.destination
+        entry = asdict(delivery) | {"body": delivery.body.decode("ascii"), "status": status}
+        self.log.append(entry | {"sent_at": sent_at, "answered_at": now})
+        if is_ok(status) or not delivery.codes or not self._is_live(to):
             return  # Digital Pipeline hooks are sent once (A-dp)
-        self._count_invalid(webhook, now)
-        delay = retry_delay_seconds(delivery.attempt, status)
-        if delay is not None and not webhook.disabled:
-            due_at = now + delay * self._settings.hook_retry_scale
-            self._push(replace(delivery, attempt=delivery.attempt + 1, due_at=due_at))
-
-    def _count_invalid(self, webhook: Webhook, now: float) -> None:
         since = now - INVALID_WINDOW_SECONDS
-        webhook.invalid_at = [at for at in webhook.invalid_at if at > since] + [now]
-        if len(webhook.invalid_at) > self._settings.hook_invalid_limit:
-            webhook.disabled = True
-
-    def enable(self, webhook: Webhook) -> None:
-        """What an admin does by hand after a hook was switched off."""
-        webhook.disabled = False
-        webhook.invalid_at = []
+        self._invalid_at[to] = [at for at in self._invalid_at[to] if at > since] + [now]
+        delay = retry_delay_seconds(delivery.attempt, status)
+        if len(self._invalid_at[to]) > self._settings.hook_invalid_limit:
+            self._state.rows["webhooks"][to]["disabled"] = True
+            del self._invalid_at[to]  # whoever switches it on again starts afresh
+        elif delay is not None:
+            due_at = now + delay * self._settings.hook_retry_scale
+            self._push(to, delivery.body, delivery.codes, due_at, delivery.attempt + 1)

@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from kommo_airtable_sync.core.ports import Clock
 from kommo_airtable_sync.sandbox.faults import ConnectionDropped, Faults, Verdict
 from kommo_airtable_sync.sandbox.http_log import Call, RateWindow, RequestLog
-from kommo_airtable_sync.sandbox.kommo.api import EntityApi, Request
-from kommo_airtable_sync.sandbox.kommo.changes import Changes
-from kommo_airtable_sync.sandbox.kommo.control import Control
-from kommo_airtable_sync.sandbox.kommo.delivery import Delivery, Outbox
-from kommo_airtable_sync.sandbox.kommo.dictionaries import DictionaryApi
-from kommo_airtable_sync.sandbox.kommo.problems import (
+from kommo_airtable_sync.sandbox.kommo.answers import (
     Answer,
     Refused,
-    blocked,
     fault_answer,
+    page,
     problem,
     too_many,
 )
+from kommo_airtable_sync.sandbox.kommo.api import Api, Request
+from kommo_airtable_sync.sandbox.kommo.control import Control
+from kommo_airtable_sync.sandbox.kommo.delivery import Delivery, Outbox
 from kommo_airtable_sync.sandbox.kommo.query import Query
 from kommo_airtable_sync.sandbox.kommo.seed import ADMIN_ID, seed_account
 from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN, Account, Settings
-from kommo_airtable_sync.sandbox.kommo.shapes import Shapes
 from kommo_airtable_sync.sandbox.kommo.state import State
+from kommo_airtable_sync.sandbox.kommo.writes import Writer
 
-CONTROL_PREFIX = "/_control/"
-Handler = Callable[..., Answer]
+CONTROL_PREFIX, API_PREFIX = "/_control/", "/api/v4/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +35,7 @@ class Arrival:
     """A call that has come in and is not applied yet.
 
     Args:
+        headers: with names in lower case.
         call: its line in the request log; None for control calls.
         refusal: answered without applying anything, once the delay is over.
         delay_seconds: to wait first.
@@ -47,7 +44,7 @@ class Arrival:
     method: str
     path: str
     query: str
-    headers: Mapping[str, str]
+    headers: dict[str, str]
     call: Call | None = None
     refusal: Answer | None = None
     verdict: Verdict = field(default_factory=Verdict)
@@ -91,13 +88,8 @@ class KommoModel:
             self.requests = RequestLog()
             self.window = RateWindow(self.settings.requests_per_second)
             self.outbox = Outbox(self.state, self.settings, self.seed, self.now)
-            self.changes = Changes(self.state, self.settings, self.outbox)
+            self.writer = Writer(self.state, self.settings, self.outbox)
             self.violations = 0
-            self._routes = _routes(
-                EntityApi(self.state, self.settings, self.changes),
-                DictionaryApi(self.state, self.settings, self.changes, self.outbox),
-            )
-            self._control = Control(self)
 
     def seed_account(self) -> None:
         """Fill in pipelines, users, loss reasons and custom fields (see ``seed``)."""
@@ -111,14 +103,7 @@ class KommoModel:
     def handle(
         self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes
     ) -> tuple[int, dict[str, str], bytes]:
-        """One call from arrival to answer, on this thread.
-
-        Args:
-            method: upper case.
-            path: without the query.
-            query: raw query string.
-            headers: any case.
-            body: raw.
+        """One call from arrival to answer on this thread; ``query`` is raw, headers in any case.
 
         Raises:
             ConnectionDropped: if a fault cuts the connection.
@@ -138,24 +123,25 @@ class KommoModel:
             call = self.requests.arrived(now, method, path, re.sub(r"/\d+", "/{id}", path))
             verdict = self.faults.verdict(method, path)
             refusal = self._limit(now)
-            if refusal is None and verdict.status is not None and not verdict.applies:
+            if refusal is None and not verdict.applies:
                 refusal = self._fault_answer(verdict)
             delay = self.settings.latency_seconds + verdict.delay_seconds
             return Arrival(method, path, query, lowered, call, refusal, verdict, delay)
 
     def _limit(self, now: float) -> Answer | None:
-        most = self.settings.violations_before_block
-        if most and self.violations >= most:
-            return blocked()
+        if 0 < self.settings.violations_before_block <= self.violations:
+            return page(403)
         self.window.limit = self.settings.requests_per_second
         if self.window.admit(now):
             return None
         self.violations += 1
         return too_many(self.settings)
 
-    def _fault_answer(self, verdict: Verdict) -> Answer:
-        variant = verdict.fault.variant if verdict.fault else ""
-        return fault_answer(verdict.status or 500, variant, self.settings)
+    def _fault_answer(self, verdict: Verdict) -> Answer | None:
+        """What a status fault answers; None if there is none."""
+        if verdict.fault is None or verdict.status is None:
+            return None
+        return fault_answer(verdict.status, verdict.fault.variant, self.settings)
 
     def apply(self, arrival: Arrival, body: bytes) -> Answer:
         """Carry out a call that has waited its delay.
@@ -164,75 +150,46 @@ class KommoModel:
             ConnectionDropped: if a fault cuts the connection.
         """
         with self.lock:
-            if arrival.call is None:
-                return self._control_answer(arrival, body)
+            status = 0
             try:
                 answer = self._applied(arrival, body)
-            except ConnectionDropped:
-                self.requests.answered(arrival.call, 0)
-                raise
-            self.requests.answered(arrival.call, answer.status)
+                status = answer.status
+            finally:
+                if arrival.call:
+                    self.requests.answered(arrival.call, status)
+            if len(self.outbox):
+                self.hooks_waiting.set()
             return answer
 
-    def _control_answer(self, arrival: Arrival, body: bytes) -> Answer:
-        query = Query(arrival.query)
+    def _applied(self, arrival: Arrival, body: bytes) -> Answer:
+        verdict = arrival.verdict
+        if verdict.drop == "before":
+            raise ConnectionDropped(applied=False)
+        if arrival.refusal:
+            return arrival.refusal
         try:
-            answer = self._control.answer(arrival.method, arrival.path, query, body)
+            answer = self._routed(arrival, body)
         except Refused as refused:
             answer = refused.answer
-        self._wake()
-        return answer
-
-    def _applied(self, arrival: Arrival, body: bytes) -> Answer:
-        if arrival.verdict.drop == "before":
-            raise ConnectionDropped(applied=False)
-        if arrival.refusal is not None:
-            return arrival.refusal
-        answer = self._routed(arrival, body)
-        self._wake()
-        if arrival.verdict.drop == "after":
+        if verdict.drop == "after":
             raise ConnectionDropped(applied=True)
-        if arrival.verdict.status is not None:
-            return self._fault_answer(arrival.verdict)
-        return answer
+        return self._fault_answer(verdict) or answer
 
     def _routed(self, arrival: Arrival, body: bytes) -> Answer:
+        query = Query(arrival.query)
+        if arrival.call is None:
+            return Control(self).answer(arrival.method, arrival.path, query, body)
         token = arrival.headers.get("authorization", "").removeprefix("Bearer ")
         user_id = self.tokens.get(token)
         if user_id is None:
             return problem(401)
-        matches = [(found, methods) for pattern, methods in self._routes
-                   if (found := pattern.fullmatch(arrival.path))]  # fmt: skip
-        base = self.settings.base_url or _base(arrival.headers, self.account)
-        if not matches:
+        host = arrival.headers.get("host")
+        base = f"http://{host}" if host else self.account.url
+        if not arrival.path.startswith(API_PREFIX):
             return problem(404, f"Cannot {arrival.method} {base}{arrival.path}")
-        found, methods = matches[0]
-        handler = methods.get(arrival.method)
-        if handler is None:
-            return problem(405)
-        shapes = Shapes(self.state, self.settings, base)
-        args = [int(each) if each.isdigit() else each for each in found.groups()]
-        try:
-            request = Request(
-                arrival.method,
-                arrival.path,
-                Query(arrival.query),
-                body,
-                shapes,
-                self._acting_user(arrival, user_id),
-                self.now(),
-            )
-            return handler(request, *args)
-        except Refused as refused:
-            return refused.answer
-
-    def _acting_user(self, arrival: Arrival, token_user: int) -> int:
-        asked = arrival.headers.get("x-context-user-id", "")
-        return int(asked) if asked.isdigit() and int(asked) in self.state.users else token_user
-
-    def _wake(self) -> None:
-        if len(self.outbox):
-            self.hooks_waiting.set()
+        path = arrival.path.removeprefix(API_PREFIX)
+        request = Request(arrival.method, path, query, body, base, user_id, self.now())
+        return Api(self.state, self.settings, self.writer, request).answer()
 
     def take_due_hooks(self) -> list[Delivery]:
         """The webhook deliveries to make now; tell each answer to ``settle_hook``."""
@@ -248,42 +205,3 @@ class KommoModel:
         """Report what a delivery was answered; 0 = nothing within the time-out."""
         with self.lock:
             self.outbox.settle(delivery, status, sent_at)
-
-
-def _base(headers: Mapping[str, str], account: Account) -> str:
-    return f"http://{headers['host']}" if "host" in headers else account.url
-
-
-def _routes(
-    entities: EntityApi, others: DictionaryApi
-) -> list[tuple[re.Pattern[str], dict[str, Handler]]]:
-    """Path patterns with their handlers by method; the first match counts."""
-    kinds = "(leads|contacts|companies)"
-
-    def unlink(request: Request, kind: str, entity_id: int) -> Answer:
-        return others.link(request, kind, entity_id, undo=True)
-
-    table: dict[str, dict[str, Any]] = {
-        "account": {"GET": others.account},
-        "users": {"GET": others.users},
-        "events": {"GET": others.events},
-        "webhooks": {
-            "GET": others.webhooks,
-            "POST": others.subscribe,
-            "DELETE": others.unsubscribe,
-        },
-        "leads/pipelines": {"GET": others.pipelines},
-        r"leads/pipelines/(\d+)": {"GET": others.pipeline},
-        "leads/loss_reasons": {"GET": others.loss_reasons},
-        f"{kinds}/custom_fields": {"GET": others.custom_fields},
-        rf"{kinds}/custom_fields/(\d+)": {"GET": others.custom_field},
-        f"{kinds}/tags": {"GET": others.tags, "POST": others.add_tags},
-        f"{kinds}/notes": {"GET": others.notes, "POST": others.add_notes},
-        rf"{kinds}/(\d+)/notes": {"GET": others.notes, "POST": others.add_notes},
-        rf"{kinds}/(\d+)/links": {"GET": others.links},
-        rf"{kinds}/(\d+)/link": {"POST": others.link},
-        rf"{kinds}/(\d+)/unlink": {"POST": unlink},
-        kinds: {"GET": entities.list, "POST": entities.create, "PATCH": entities.update},
-        rf"{kinds}/(\d+)": {"GET": entities.get, "PATCH": entities.update_one},
-    }
-    return [(re.compile(f"/api/v4/{path}"), methods) for path, methods in table.items()]

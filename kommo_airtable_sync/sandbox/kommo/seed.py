@@ -6,32 +6,18 @@ import random
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from kommo_airtable_sync.sandbox.kommo.state import (
-    LOST,
-    WON,
-    CustomField,
-    Entity,
-    Enum,
-    Pipeline,
-    State,
-    Status,
-    User,
-)
-from kommo_airtable_sync.sandbox.kommo.values import midnight
+from kommo_airtable_sync.sandbox.kommo.fields import midnight
+from kommo_airtable_sync.sandbox.kommo.state import LOST, WON, State
 
+Json = dict[str, Any]
 ADMIN_ID = 11087001
 SALES_ID, ENTERPRISE_ID = 8571001, 8571002
-STAGES = {
+PIPELINES = {
     SALES_ID: ("Sales", ("New", "Qualified", "Proposal", "Negotiation", "Contract Sent")),
     ENTERPRISE_ID: ("Enterprise", ("Discovery", "Pilot", "In Progress", "Procurement")),
 }
 LOSS_REASONS = {19001: "Too expensive", 19002: "No budget", 19003: "Chose a competitor"}
-USERS = (
-    User(ADMIN_ID, "Ada Admin", "ada@example.com", is_admin=True),
-    User(11087002, "Zoë Müller", "zoe@example.com"),
-    User(11087003, "Иван Петров", "ivan@example.com"),
-    User(11087004, "Gone Gary", "gary@example.com", is_active=False),
-)
+USERS = ("Ada Admin", "Zoë Müller", "Иван Петров", "Gone Gary")  # an admin first, one gone last
 # (name, type, choices); ids count up from 1100001, those of choices from field id * 10
 LEAD_FIELDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Region code", "text", ()),
@@ -63,89 +49,75 @@ def lead_field_id(name: str) -> int:
 
 
 def seed_account(state: State) -> None:
-    """Zone Europe/Berlin as the account says, two pipelines, four users, reasons and fields."""
-    for sort, (pipeline_id, (name, stages)) in enumerate(STAGES.items(), 1):
-        state.pipelines[pipeline_id] = pipeline(pipeline_id, name, stages, sort)
-    state.users.update({each.id: User(each.id, each.name, each.email, each.is_admin, each.is_active)
-                        for each in USERS})  # fmt: skip
-    state.loss_reasons.update(LOSS_REASONS)
-    state.add_fields("leads", [_lead_field(index) for index in range(len(LEAD_FIELDS))])
+    """Two pipelines, four users, loss reasons and custom fields."""
+    for pipeline_id, (name, stages) in PIPELINES.items():
+        numbered = {pipeline_id * 10 + n: stage for n, stage in enumerate(stages, 1)}
+        state.add_pipeline(pipeline_id, name, numbered)
+    for n, name in enumerate(USERS):
+        state.add_user(ADMIN_ID + n, name, admin=n == 0, active=n < len(USERS) - 1)
+    stamps = {"sort": 100_000, "created_at": 1_700_000_000, "updated_at": 1_700_000_000}
+    for reason_id, name in LOSS_REASONS.items():
+        state.rows["leads/loss_reasons"][reason_id] = {"id": reason_id, "name": name} | stamps
+    for n, (name, kind, choices) in enumerate(LEAD_FIELDS):
+        enums = tuple(((1100001 + n) * 10 + i, value, None) for i, value in enumerate(choices))
+        currency = "EUR" if kind == "monetary" else None
+        state.add_field(
+            "leads", 1100001 + n, name, kind, sort=500 + n, enums=enums, currency=currency
+        )
     for kind, first in (("contacts", 1200001), ("companies", 1300001)):
-        for index, (code, (name, labels)) in enumerate(CONTACT_LABELS.items()):
-            enums = _enums(first + index, labels, coded=True)
-            field = CustomField(first + index, name, "multitext", 500 + index, code, enums)
-            state.add_fields(kind, [field])
-
-
-def pipeline(pipeline_id: int, name: str, stages: tuple[str, ...], sort: int = 1) -> Pipeline:
-    """A pipeline with Incoming leads, its stages (ids count up from its own * 10), won and lost."""
-    first = pipeline_id * 10
-    statuses = [Status(first, "Incoming leads", 10, type=1, color="#c1c1c1")]
-    statuses += [Status(first + n, stage, 10 + 10 * n) for n, stage in enumerate(stages, 1)]
-    statuses.append(Status(WON, "Closed - won", 10_000, color="#CCFF66"))
-    statuses.append(Status(LOST, "Closed - lost", 11_000, color="#D5D8DB"))
-    return Pipeline(pipeline_id, name, sort, sort == 1, statuses)
-
-
-def _lead_field(index: int) -> CustomField:
-    name, kind, choices = LEAD_FIELDS[index]
-    field_id = 1100001 + index
-    currency = "EUR" if kind == "monetary" else None
-    enums = _enums(field_id, choices)
-    return CustomField(field_id, name, kind, 500 + index, enums=enums, currency=currency)
-
-
-def _enums(field_id: int, values: tuple[str, ...], *, coded: bool = False) -> list[Enum]:
-    return [
-        Enum(field_id * 10 + n, value, 500 + n, value if coded else None)
-        for n, value in enumerate(values)
-    ]
+        for field_id, (code, (name, labels)) in enumerate(CONTACT_LABELS.items(), first):
+            enums = tuple((field_id * 10 + i, label, label) for i, label in enumerate(labels))
+            state.add_field(kind, field_id, name, "multitext", code=code, enums=enums)
 
 
 def seed_leads(state: State, count: int, seed: int, now: float) -> list[int]:
     """Add realistic deals of the past year without log entries or hooks; their ids."""
-    dice = random.Random(f"{seed}/{len(state.entities['leads'])}")  # noqa: S311 - reproducible
+    dice = random.Random(f"{seed}/{len(state.rows['leads'])}")  # noqa: S311 - reproducible
     tags = [state.tag_id("leads", name) for name in _TAGS]
     made = [_deal(state, dice, tags, int(now)) for _ in range(count)]
-    state.version += 1
-    return made
+    state.rows["leads"].update({each["id"]: each for each in made})
+    state.touch()
+    return [each["id"] for each in made]
 
 
-def _deal(state: State, dice: random.Random, tags: list[int], now: int) -> int:
+def _deal(state: State, dice: random.Random, tags: list[int], now: int) -> Json:
     zone = ZoneInfo(state.account.timezone)
-    pipeline = state.pipelines[dice.choice((SALES_ID, SALES_ID, ENTERPRISE_ID))]
-    status = dice.choice(pipeline.statuses[1:])
-    user = dice.choice([each.id for each in state.users.values() if each.is_active])
+    pipeline = state.rows["leads/pipelines"][dice.choice((SALES_ID, SALES_ID, ENTERPRISE_ID))]
+    status: int = dice.choice(pipeline["_embedded"]["statuses"][1:])["id"]
+    user = dice.choice([k for k, u in state.rows["users"].items() if u["rights"]["is_active"]])
     created = now - dice.randrange(3600, 365 * 86400)
     updated = dice.randrange(created, now)
     lead_id = state.next_id("leads")
-    lead = Entity("leads", lead_id, f"{dice.choice(_NAMES)} {dice.choice(_WHAT)} {lead_id}",
-                  user, user, user, created, updated)  # fmt: skip
-    lead.price = dice.choice((0, dice.randrange(1, 500), dice.randrange(500, 250_000)))
-    lead.pipeline_id, lead.status_id = pipeline.id, status.id
-    if status.id in (WON, LOST):
-        lead.closed_at = updated
-    if status.id == LOST:
-        lead.loss_reason_id = dice.choice(list(state.loss_reasons))
-    lead.tags = dice.sample(tags, dice.choice((0, 0, 1, 2)))
-    for field in state.fields["leads"].values():
-        if dice.random() < 0.6:
-            lead.fields[field.id] = _values(field, dice, now, zone)
-    state.entities["leads"][lead_id] = lead
-    return lead_id
+    return {
+        "kind": "leads",
+        "id": lead_id,
+        "is_deleted": False,
+        "name": f"{dice.choice(_NAMES)} {dice.choice(_WHAT)} {lead_id}",
+        "price": dice.choice((0, dice.randrange(1, 500), dice.randrange(500, 250_000))),
+        "pipeline_id": pipeline["id"],
+        "status_id": status,
+        "loss_reason_id": dice.choice(list(LOSS_REASONS)) if status == LOST else None,
+        "closed_at": updated if status in (WON, LOST) else None,
+        "created_at": created,
+        "updated_at": updated,
+        **dict.fromkeys(("responsible_user_id", "created_by", "updated_by"), user),
+        "tags": dice.sample(tags, dice.choice((0, 0, 1, 2))),
+        "fields": {
+            field["id"]: _values(field, dice, now, zone)
+            for field in state.fields("leads")
+            if dice.random() < 0.6
+        },
+    }
 
 
-def _values(
-    field: CustomField, dice: random.Random, now: int, zone: ZoneInfo
-) -> list[dict[str, Any]]:
+def _values(field: Json, dice: random.Random, now: int, zone: ZoneInfo) -> list[Json]:
     number = dice.randrange(1, 100_000)
-    if field.enums:
-        size = dice.randint(1, 3) if field.type == "multiselect" else 1
-        chosen = dice.sample(field.enums, size)
-        return [
-            {"value": each.value, "enum_id": each.id, "enum_code": each.code} for each in chosen
-        ]
-    made: dict[str, Any] = {
+    if field["enums"]:
+        size = dice.randint(1, 3) if field["type"] == "multiselect" else 1
+        chosen = dice.sample(field["enums"], size)
+        return [{"value": e["value"], "enum_id": e["id"], "enum_code": None} for e in chosen]
+    made: Json = {
+        "text": f"{dice.choice(('DE', 'FR', 'ÅL', 'РУ'))}-{number}",
         "numeric": str(number),
         "monetary": f"{number}.{number % 100:02d}",
         "date": midnight(now - dice.randrange(300 * 86400), zone),
@@ -154,4 +126,4 @@ def _values(
         "url": f"https://example.com/{number}",
         "textarea": f"Erste Zeile {number}\nвторая строка ✅",
     }
-    return [{"value": made.get(field.type, f"{dice.choice(('DE', 'FR', 'ÅL', 'РУ'))}-{number}")}]
+    return [{"value": made[field["type"]]}]

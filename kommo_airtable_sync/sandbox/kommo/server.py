@@ -85,12 +85,7 @@ def serve(model: KommoModel, host: str = "127.0.0.1", port: int = 8010) -> None:
 
 
 class WebhookDeliverer:
-    """Sends the model's webhooks as they fall due, in parallel. A context manager.
-
-    Args:
-        model: whose hooks.
-        threads: how many may be on their way at once.
-    """
+    """Sends the model's webhooks as they fall due, some at once. A context manager."""
 
     def __init__(self, model: KommoModel, threads: int = DELIVERY_THREADS) -> None:
         self._model = model
@@ -116,15 +111,13 @@ class WebhookDeliverer:
             self._model.hooks_waiting.wait(self._idle_seconds())
 
     def _idle_seconds(self) -> float:
-        due_at = self._model.next_hook_at()
-        if due_at is None:
-            return _IDLE_SECONDS
-        return min(_IDLE_SECONDS, max(0.0, due_at - self._model.now()))
+        now = self._model.now()
+        due_at = self._model.next_hook_at() or now + _IDLE_SECONDS
+        return min(_IDLE_SECONDS, max(0.0, due_at - now))
 
     def _deliver(self, delivery: Delivery) -> None:
         sent_at = self._model.now()
-        status = self._post(delivery)
-        self._model.settle_hook(delivery, status, sent_at)
+        self._model.settle_hook(delivery, self._post(delivery), sent_at)
 
     def _post(self, delivery: Delivery) -> int:
         """One attempt on a connection of its own, following no redirect; 0 = no answer in time.

@@ -12,13 +12,7 @@ SANDBOX_TOKEN = "sandbox-kommo-token"  # noqa: S105 - opens nothing but the stan
 
 @dataclass(slots=True)
 class Account:
-    """The account the stand-in serves (reference 5, ``GET /account``).
-
-    Args:
-        id: account id, as in every entity and webhook.
-        subdomain: with ``domain`` the public host, e.g. ``sandbox.kommo.com``.
-        timezone: IANA zone in which ``date`` values are midnights.
-    """
+    """The account the stand-in serves; ``timezone`` is where ``date`` values are midnights."""
 
     id: int = 35379952
     subdomain: str = "sandbox"
@@ -36,10 +30,10 @@ class Account:
 class Settings(BaseModel):
     """Limits, switches and knobs; times in seconds, chances 0 to 1.
 
-    Where the reference knows two behaviours, the first value is the one the docs favour.
+    A switch is here only where the reference knows two behaviours, and both must be survived; its
+    first value is the one the docs favour.
 
     Attributes:
-        base_url: start of every ``_links`` href; empty = ``http://`` + the Host header of the call.
         latency_seconds: each call waits so long before it is applied.
         requests_per_second: sliding window over all callers (reference 2).
         violations_before_block: so many 429s turn every answer into the 403 page; 0 = never.
@@ -48,16 +42,14 @@ class Settings(BaseModel):
         single_patch_answer: reference 8.4.
         patch_missing: a batch PATCH that names a lead which is gone: refused whole, or that item is
             left out of the answer.
-        numeric_as: how numeric values are read, reference 8.11.
-        decimal_price: what ``price: 10.5`` does: a whole number is documented, some clients write
-            floats; ``truncate`` stores 10.
+        numeric_as: how numeric values are read (reference 8.11).
+        decimal_price: a whole number is documented, some clients write floats: ``truncate`` stores
+            10 for 10.5, ``keep`` shows ``price_with_minor_units`` (reference 3.2).
         noop_touches: a PATCH that changes nothing still moves ``updated_at`` and fires hooks.
-        tags_touch: a change of tags alone moves ``updated_at`` and fires hooks (reference 8.6).
-        computed_keys: ``is_computed`` and ``is_price_computed`` are shown (recent answers).
+        tags_touch: a change of tags alone moves ``updated_at`` and fires hooks (reference 8.8).
         hook_account_last: the account block ends the webhook body (captures until 2021).
         hook_missing_price: the price key is left out (captures of 2023).
         hook_empty_fields: unset custom fields appear with id, name and code but no values.
-        hook_always_old_responsible: contacts carry ``old_responsible_user_id`` on every update.
         hooks_per_post: at most so many changes share one POST.
         hook_duplicate, hook_lose, hook_late: chance that a delivery comes twice, never, or
             ``hook_late_seconds`` later.
@@ -72,7 +64,6 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
-    base_url: str = ""
     latency_seconds: float = Field(default=0.0, ge=0)
     requests_per_second: int = Field(default=7, ge=1)
     violations_before_block: int = Field(default=100, ge=0)
@@ -85,11 +76,9 @@ class Settings(BaseModel):
     decimal_price: Literal["refuse", "truncate", "keep"] = "refuse"
     noop_touches: bool = False
     tags_touch: bool = True
-    computed_keys: bool = True
     hook_account_last: bool = False
     hook_missing_price: bool = False
     hook_empty_fields: bool = False
-    hook_always_old_responsible: bool = False
     hooks_per_post: int = Field(default=1, ge=1)
     hook_duplicate: float = Field(default=0.0, ge=0, le=1)
     hook_lose: float = Field(default=0.0, ge=0, le=1)

@@ -1,216 +1,164 @@
-"""What the stand-in remembers: entities, dictionaries, links, webhooks and the change log."""
+"""What the stand-in remembers: rows in the API's spelling, links and the change log."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections import defaultdict
 from typing import Any
 
 from kommo_airtable_sync.sandbox.kommo.settings import Account
 
 WON, LOST = 142, 143
-ENTITY_TYPES = ("leads", "contacts", "companies")
+SINGULAR = {"leads": "lead", "contacts": "contact", "companies": "company"}
+
+Json = dict[str, Any]
+Node = tuple[str, int]
 
 
-@dataclass(slots=True)
-class Entity:
-    """A lead, contact or company; times are whole epoch seconds, as Kommo keeps them.
+class Row(dict[str, Any]):
+    """A pipeline or user whose keys are attributes, too.
 
-    Args:
-        kind: ``leads``, ``contacts`` or ``companies``.
-        fields: custom field id -> values in the v4 read shape, never empty.
-        tags: tag ids in the order they were attached.
+    Only tests/engine (test_refusals, test_following) reach in this way, as they do with ``Status``,
+    ``State.users`` and ``State.pipelines``: all four can go once they use ``State.rows``.
     """
 
-    kind: str
-    id: int
-    name: str
-    responsible_user_id: int
-    created_by: int
-    updated_by: int
-    created_at: int
-    updated_at: int
-    price: int | float = 0
-    status_id: int = 0
-    pipeline_id: int = 0
-    loss_reason_id: int | None = None
-    closed_at: int | None = None
-    first_name: str = ""
-    last_name: str = ""
-    is_deleted: bool = False
-    fields: dict[int, list[dict[str, Any]]] = field(default_factory=dict[int, list[dict[str, Any]]])
-    tags: list[int] = field(default_factory=list[int])
+    def __getattr__(self, key: str) -> Any:
+        return self["_embedded"]["statuses"] if key == "statuses" else self[key]
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        self[key] = value
 
 
-@dataclass(slots=True)
-class Enum:
-    """One choice of a select-like field."""
-
-    id: int
-    value: str
-    sort: int = 500
-    code: str | None = None
-
-
-@dataclass(slots=True)
-class CustomField:
-    """The definition of a custom field (reference 4.1)."""
-
-    id: int
-    name: str
-    type: str
-    sort: int = 500
-    code: str | None = None
-    enums: list[Enum] = field(default_factory=list[Enum])
-    currency: str | None = None
-
-
-@dataclass(slots=True)
-class Status:
-    """A stage; ``type`` 1 = Incoming leads, 0 = normal."""
-
-    id: int
-    name: str
-    sort: int
-    type: int = 0
-    color: str = "#99ccff"
-
-
-@dataclass(slots=True)
-class Pipeline:
-    """A pipeline with its stages in order, 142 and 143 last."""
-
-    id: int
-    name: str
-    sort: int
-    is_main: bool
-    statuses: list[Status]
-
-    def first_stage(self) -> int:
-        """Where a lead lands that names no stage."""
-        return next(status.id for status in self.statuses if status.type == 0)
-
-
-@dataclass(slots=True)
-class User:
-    """Somebody who works in the account."""
-
-    id: int
-    name: str
-    email: str
-    is_admin: bool = False
-    is_active: bool = True
-
-
-@dataclass(slots=True)
-class Webhook:
-    """A subscription, keyed by destination; ``invalid_at`` are the bad answers' epoch seconds."""
-
-    id: int
-    destination: str
-    settings: list[str]
-    sort: int
-    created_at: int
-    updated_at: int
-    created_by: int
-    disabled: bool = False
-    invalid_at: list[float] = field(default_factory=list[float])
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One thing that happened to an entity.
-
-    Args:
-        kind: ``add``, ``update``, ``delete``, ``restore`` or ``note``.
-        changed_at: epoch seconds with their fraction, which Kommo itself never shows.
-        updated_at: what the entity's ``updated_at`` was then.
-        fields: names of what changed; custom fields as ``cf_{id}``.
-        events: ``(type, value_before, value_after)`` as ``GET /events`` shows them.
-    """
-
-    entity_type: str
-    entity_id: int
-    kind: str
-    changed_at: float
-    updated_at: int
-    by: int
-    fields: tuple[str, ...]
-    events: tuple[tuple[str, list[Any], list[Any]], ...] = ()
-
-
-NodeKey = tuple[str, int]
+def Status(status_id: int, name: str, sort: int) -> Json:
+    """A stage that is added to a pipeline later."""
+    return {"id": status_id, "name": name, "sort": sort, "type": 0, "is_editable": True}
 
 
 class State:
-    """All data of one account. Not thread-safe: the model's lock guards it."""
+    """All data of one account. Not thread-safe: the model's lock guards it.
+
+    ``rows`` holds every listed thing by resource (``leads``, ``leads/pipelines``, ``webhooks``...)
+    and id, in the API's JSON without ``_links``. Rows of leads, contacts and companies hold
+    besides: ``kind``; ``fields``, custom field id -> values as read, never empty; ``tags``, ids.
+    """
 
     def __init__(self, account: Account) -> None:
         self.account = account
-        self.entities: dict[str, dict[int, Entity]] = {kind: {} for kind in ENTITY_TYPES}
-        self.fields: dict[str, dict[int, CustomField]] = {kind: {} for kind in ENTITY_TYPES}
-        self.tags: dict[str, dict[int, str]] = {kind: {} for kind in ENTITY_TYPES}
-        self.pipelines: dict[int, Pipeline] = {}
-        self.users: dict[int, User] = {}
-        self.loss_reasons: dict[int, str] = {}
-        self.notes: list[dict[str, Any]] = []
-        self.webhooks: dict[str, Webhook] = {}
-        self.changes: list[Change] = []
-        self.version = 0  # moves with every write, so that a sorted list can be kept meanwhile
-        self._links: dict[NodeKey, dict[NodeKey, bool]] = {}
-        self._next_ids: dict[str, int] = {
-            kind: (20 + 10 * n) * 1_000_000 + 1 for n, kind in enumerate(ENTITY_TYPES)
+        self.rows: dict[str, dict[Any, Json]] = defaultdict(dict)
+        self.changes: list[Json] = []
+        self.version = 0
+        self.kept: dict[Any, list[Json]] = {}  # sorted lists, until the next write
+        self._links: dict[Node, dict[Node, bool]] = {}
+        self._ids = {"": 500_001, "leads": 20_000_001, "contacts": 30_000_001} | {
+            "companies": 40_000_001
         }
-        self._next_other = 500_001
+
+    @property
+    def users(self) -> dict[int, Any]:
+        """The users by id."""
+        return self.rows["users"]
+
+    @property
+    def pipelines(self) -> dict[int, Any]:
+        """The pipelines by id."""
+        return self.rows["leads/pipelines"]
+
+    def touch(self) -> None:
+        """Say that entities have changed."""
+        self.version += 1
+        self.kept.clear()
 
     def next_id(self, kind: str = "") -> int:
         """A fresh id: of the entity type, or of the range all other things share."""
-        if kind not in self._next_ids:
-            self._next_other += 1
-            return self._next_other - 1
-        self._next_ids[kind] += 1
-        return self._next_ids[kind] - 1
+        self._ids[kind] += 1
+        return self._ids[kind] - 1
 
     def start_ids_at(self, kind: str, first: int) -> None:
         """Let the next entity of this type have the id ``first``."""
-        self._next_ids[kind] = first
+        self._ids[kind] = first
 
-    def find(self, kind: str, entity_id: int) -> Entity | None:
-        """An entity that is not in the trash."""
-        found = self.entities[kind].get(entity_id)
-        return found if found and not found.is_deleted else None
+    def find(self, kind: str, entity_id: Any) -> Json | None:
+        """An entity that is not in the trash; None also for what is no id."""
+        found = self.rows[kind].get(entity_id) if isinstance(entity_id, int) else None
+        return found if found and not found["is_deleted"] else None
+
+    def fields(self, kind: str) -> list[Json]:
+        """The custom fields of an entity type, in the order in which they are shown."""
+        rows = self.rows[f"{kind}/custom_fields"].values()
+        return sorted(rows, key=lambda each: (each["sort"], each["id"]))
 
     def tag_id(self, kind: str, name: str) -> int:
         """The id of the tag with this name; an unknown name makes the tag."""
-        for tag_id, known in self.tags[kind].items():
-            if known == name:
-                return tag_id
+        known = self.rows[f"{kind}/tags"]
+        for tag in known.values():
+            if tag["name"] == name:
+                return tag["id"]
         tag_id = self.next_id()
-        self.tags[kind][tag_id] = name
+        known[tag_id] = {"id": tag_id, "name": name} | ({"color": None} if kind == "leads" else {})
         return tag_id
 
-    def link(self, one: NodeKey, other: NodeKey, *, is_main: bool = False) -> None:
+    def link(self, one: Node, other: Node, *, is_main: bool = False) -> None:
         """Link two entities, both ways; a main contact demotes the others of its lead."""
+        others = self._links.setdefault(one, {})
         if is_main:
-            for key, main in self._links.get(one, {}).items():
-                if main and key[0] == other[0]:
-                    self._set_link(one, key, is_main=False)
-        self._set_link(one, other, is_main=is_main)
-
-    def unlink(self, one: NodeKey, other: NodeKey) -> bool:
-        """Undo ``link``; whether there was one."""
-        self._links.get(other, {}).pop(one, None)
-        return self._links.get(one, {}).pop(other, None) is not None
-
-    def linked(self, node: NodeKey, kind: str) -> list[tuple[int, bool]]:
-        """``(id, is_main)`` of the entities of one type linked to a node, in order of linking."""
-        links = self._links.get(node, {})
-        return [(key[1], main) for key, main in links.items() if key[0] == kind]
-
-    def _set_link(self, one: NodeKey, other: NodeKey, *, is_main: bool) -> None:
-        self._links.setdefault(one, {})[other] = is_main
+            others.update({key: False for key in others if key[0] == other[0]})
+        others[other] = is_main
         self._links.setdefault(other, {})[one] = is_main
 
-    def add_fields(self, kind: str, fields: Iterable[CustomField]) -> None:
-        """Define custom fields for an entity type."""
-        self.fields[kind].update({each.id: each for each in fields})
+    def linked(self, row: Json, kind: str) -> list[tuple[Json, bool]]:
+        """The entities of one type linked to an entity, and whether each is the main one."""
+        links = self._links.get((row["kind"], row["id"]), {})
+        found = [(self.find(*key), is_main) for key, is_main in links.items() if key[0] == kind]
+        return [(other, is_main) for other, is_main in found if other]
+
+    def add_field(
+        self,
+        kind: str,
+        field_id: int,
+        name: str,
+        field_type: str,
+        *,
+        sort: int = 500,
+        code: str | None = None,
+        enums: tuple[tuple[int, str, str | None], ...] = (),
+        currency: str | None = None,
+    ) -> None:
+        """Define a custom field with the key set of K-http's example; enums: (id, value, code)."""
+        choices = [
+            {"id": enum_id, "value": value, "sort": 500} | ({"code": label} if label else {})
+            for enum_id, value, label in enums
+        ]
+        self.rows[f"{kind}/custom_fields"][field_id] = {
+            **{"id": field_id, "name": name, "type": field_type, "code": code, "sort": sort},
+            **{"account_id": self.account.id, "entity_type": kind, "currency": currency},
+            **{"is_api_only": False, "is_deletable": True, "is_predefined": False},
+            **{"required_statuses": [], "hidden_statuses": [], "triggers": []},
+            **dict.fromkeys(("group_id", "tracking_callback", "remind", "chained_lists")),
+            "enums": choices or None,
+        }
+
+    def add_pipeline(self, pipeline_id: int, name: str, stages: dict[int, str]) -> None:
+        """A pipeline with Incoming leads, its stages by id, won and lost; the first one is main."""
+        known, owner = self.rows["leads/pipelines"], {"account_id": self.account.id}
+        statuses = [
+            owner
+            | {"id": status_id, "name": status, "sort": sort, "type": int(sort == 10)}
+            | {"is_editable": 10 < sort < 10_000, "pipeline_id": pipeline_id, "color": color}
+            for status_id, status, sort, color in (
+                (pipeline_id * 10, "Incoming leads", 10, "#c1c1c1"),
+                *((key, stages[key], 10 + 10 * n, "#99ccff") for n, key in enumerate(stages, 1)),
+                (WON, "Closed - won", 10_000, "#CCFF66"),
+                (LOST, "Closed - lost", 11_000, "#D5D8DB"),
+            )
+        ]
+        pipeline: Json = {"id": pipeline_id, "name": name, "sort": len(known) + 1} | owner
+        pipeline |= {"is_main": not known, "is_unsorted_on": True, "is_archive": False}
+        known[pipeline_id] = Row(pipeline | {"_embedded": {"statuses": statuses}})
+
+    def add_user(
+        self, user_id: int, name: str, *, admin: bool = False, active: bool = True
+    ) -> None:
+        """Somebody who works in the account, with the rights that matter here."""
+        rights: Json = {"is_admin": admin, "is_free": False, "is_active": active}
+        user: Json = {"id": user_id, "name": name, "email": f"user{user_id}@example.com"}
+        user |= {"lang": "en", "rights": rights | {"group_id": None, "role_id": None}}
+        self.rows["users"][user_id] = Row(user | {"_embedded": {"roles": [], "groups": []}})

@@ -1,351 +1,337 @@
-"""Writes by the API's rules: check a whole request first, then apply it item by item.
+"""Changing entities: check a whole request, then apply it item by item, log it and tell of it.
 
-Sources: reference 3.4 to 3.6 and section 9, "Leads".
+The API and the control share this. Sources: reference 3.4 to 3.6, section 9 "Leads".
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from kommo_airtable_sync.sandbox.kommo.events import events_of
-from kommo_airtable_sync.sandbox.kommo.problems import ItemErrors
+from kommo_airtable_sync.sandbox.kommo import hooks
+from kommo_airtable_sync.sandbox.kommo.answers import Mistake, mistakes, refuse
+from kommo_airtable_sync.sandbox.kommo.delivery import Outbox
+from kommo_airtable_sync.sandbox.kommo.fields import written
 from kommo_airtable_sync.sandbox.kommo.settings import Settings
-from kommo_airtable_sync.sandbox.kommo.state import LOST, WON, Change, Entity, Pipeline, State
-from kommo_airtable_sync.sandbox.kommo.values import written
+from kommo_airtable_sync.sandbox.kommo.state import LOST, SINGULAR, WON, State
 
 Json = dict[str, Any]
-_COMMON = {
-    "name": "string",
-    "responsible_user_id": "int",
-    "created_by": "int",
-    "updated_by": "int",
-    "created_at": "int",
-    "updated_at": "int",
+Events = dict[str, list[list[Json]]]  # type -> values before, values after
+_TAG = {"id": int, "name": str, "color": str}
+_LINK = {"id": int, "is_main": bool}
+_FIELD = {"field_id": int, "values": object, "field_name": str, "field_type": str} | {
+    "field_code": str,
+    "is_computed": bool,
 }
-_TYPES = {
-    "leads": _COMMON
-    | dict.fromkeys(("price", "status_id", "pipeline_id", "loss_reason_id", "closed_at"), "int"),
-    "contacts": _COMMON | {"first_name": "string", "last_name": "string"},
+_COMMON: Json = {
+    **dict.fromkeys(("id", "responsible_user_id", "created_by", "updated_by"), int),
+    **dict.fromkeys(("created_at", "updated_at"), int),
+    "name": str,
+    "request_id": object,
+    "custom_fields_values": [_FIELD],
+    "tags_to_add": [_TAG],
+    "tags_to_delete": [_TAG],
+    "_embedded": {"tags": [_TAG], "contacts": [_LINK], "companies": [_LINK]},
+}
+_LEAD_KEYS = ("price", "status_id", "pipeline_id", "loss_reason_id", "closed_at")
+_SCHEMAS: dict[str, Json] = {
+    "leads": _COMMON | dict.fromkeys(_LEAD_KEYS, int),
+    "contacts": _COMMON | {"first_name": str, "last_name": str},
     "companies": _COMMON,
 }
-_OTHER_KEYS = {"id", "request_id", "custom_fields_values", "tags_to_add", "tags_to_delete"} | {
-    "_embedded"
+_NULLABLE = {"loss_reason_id", "closed_at", "_embedded", "values", "color", "field_code"} | {
+    "tags", "tags_to_add", "tags_to_delete", "custom_fields_values",
+}  # fmt: skip
+_BLANKS: dict[str, Json] = {
+    "leads": dict.fromkeys(_LEAD_KEYS) | {"price": 0},
+    "contacts": {"first_name": "", "last_name": ""},
+    "companies": {},
 }
-_TYPE_NAMES: dict[type, str] = {int: "int", str: "string"}
-_NULLABLE = {"loss_reason_id", "closed_at"}
-_FIELD_KEYS = {"field_id", "field_code", "values", "field_name", "field_type", "is_computed"}
+_DERIVED = {"id", "updated_at", "updated_by"}
+_USER_KEYS = ("created_by", "updated_by", "responsible_user_id")
+# changed key -> event type, and the words around its value (reference 5)
+_EVENTS = {
+    "responsible_user_id": ("entity_responsible_changed", "responsible_user", "id"),
+    "price": ("sale_field_changed", "sale_field_value", "sale"),
+    "name": ("name_field_changed", "name_field_value", "name"),
+}
 
 
 @dataclass(slots=True)
-class Draft:
-    """One checked item, ready to be applied.
+class Item:
+    """One item of a write.
 
     Args:
-        entity: what to change; None = create.
-        attributes: plain attributes to set.
+        asked: its part of the request.
+        row: the entity; none before it is created.
         fields: custom field id -> new values, empty = clear.
-        tags: the whole new set of tag ids; None = no change.
+        old: the entity as it was.
+        change: the log entry, if it changed.
     """
 
     request_id: str
-    entity: Entity | None
-    attributes: Json = field(default_factory=dict[str, Any])
+    asked: Json
+    row: Json
     fields: dict[int, list[Json]] = field(default_factory=dict[int, list[Json]])
-    tags: list[int] | None = None
-    links: list[tuple[str, int, bool]] = field(default_factory=list[tuple[str, int, bool]])
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """One applied item: the entity as it now is, what changed, and the old values hooks name."""
-
-    draft: Draft
-    entity: Entity
-    change: Change | None
-    old: Json
+    old: Json = field(default_factory=dict[str, Any])
+    change: Json | None = None
 
 
 class Writer:
-    """Checks and applies items of one entity type.
+    """Everything that moves an entity; hooks of it go to the outbox."""
 
-    Args:
-        state: what is written to.
-        settings: the switches for unclear behaviour.
-        kind: entity type.
-        user_id: who acts, unless ``updated_by`` says otherwise.
-    """
-
-    def __init__(self, state: State, settings: Settings, kind: str, user_id: int) -> None:
+    def __init__(self, state: State, settings: Settings, outbox: Outbox) -> None:
         self._state = state
         self._settings = settings
-        self._kind = kind
-        self._user_id = user_id
-        self._errors = ItemErrors()
+        self._outbox = outbox
 
-    def check(self, items: Sequence[tuple[Entity | None, Json]]) -> list[Draft]:
-        """Check every item of a request; tags with unknown names come to be here.
+    def write(
+        self, kind: str, asked: Sequence[tuple[Json | None, Json]], *, by: int, at: float
+    ) -> list[Item]:
+        """Create or update by v4 write shapes: all or nothing, hooks included.
 
         Args:
-            items: the entity to change (None = create) with its part of the request.
+            kind: entity type.
+            asked: the entity (None = create) and its part of the request.
+            by: acting user, unless the item names ``updated_by``.
+            at: epoch seconds.
 
         Raises:
-            Refused: 400 with all errors of all items; nothing is stored then.
+            Refused: 400 with all mistakes of all items; nothing is stored then.
         """
-        drafts = [self._draft(item, entity, index) for index, (entity, item) in enumerate(items)]
-        self._errors.raise_if_any()
-        for draft, (_, item) in zip(drafts, items, strict=True):
-            draft.tags = self._tags(draft.entity, item)
-        return drafts
+        items = [
+            Item(str(each.get("request_id", index)), dict(each), row or {})
+            for index, (row, each) in enumerate(asked)
+        ]
+        wrong: dict[str, list[Mistake]] = {}
+        for item in items:
+            wrong.setdefault(item.request_id, []).extend(self._check(kind, item))
+        refuse(wrong)
+        for item in items:
+            self._apply(kind, item, by, at)
+        self._tell([each for each in items if each.change])
+        return items
 
-    def _draft(self, item: Json, entity: Entity | None, index: int) -> Draft:
-        draft = Draft(str(item.get("request_id", index)), entity)
-        types = _TYPES[self._kind]
-        for key, value in item.items():
-            if key in types:
-                self._attribute(draft, key, value, types[key])
-            elif key not in _OTHER_KEYS:
-                self._errors.add(draft.request_id, "FieldNotExpected", key)
-        self._stage(draft)
-        self._custom_fields(draft, item.get("custom_fields_values"))
-        self._embedded(draft, item)
-        return draft
+    def _check(self, kind: str, item: Item) -> list[Mistake]:
+        """What is wrong with an item; completes its stage and fields."""
+        asked, schema, decimals = item.asked, _SCHEMAS[kind], self._settings.decimal_price
+        if decimals != "refuse" and isinstance(asked.get("price"), float):
+            schema = schema | {"price": float}
+        if wrong := list(mistakes(asked, schema, _NULLABLE)):
+            return wrong
+        if decimals == "truncate" and "price" in asked:
+            asked["price"] = int(asked["price"])
+        paths = [key for key in _USER_KEYS if key in asked and not self._may_name(key, asked[key])]
+        if asked.get("loss_reason_id") not in (None, *self._state.rows["leads/loss_reasons"]):
+            paths.append("loss_reason_id")
+        paths += self._stage(item) if kind == "leads" else []
+        paths += [
+            f"_embedded.{other}.{index}.id"
+            for other, index, each in _links(asked)
+            if not self._state.find(other, each.get("id", 0))
+        ]
+        unknown = [Mistake("NotSupportedChoice", path) for path in paths]
+        return unknown + self._custom_fields(kind, item)
 
-    def _attribute(self, draft: Draft, key: str, value: Any, wanted: str) -> None:
-        if key == "price" and isinstance(value, float) and self._settings.decimal_price != "refuse":
-            keeps = self._settings.decimal_price == "keep"
-            draft.attributes[key] = value if keeps else int(value)
-        elif value is None and key in _NULLABLE:
-            draft.attributes[key] = None
-        elif isinstance(value, bool) or not isinstance(value, str if wanted == "string" else int):
-            self._errors.add(draft.request_id, "InvalidType", key, wanted)
-        elif not self._is_choice(key, value):
-            self._errors.add(draft.request_id, "NotSupportedChoice", key)
-        else:
-            draft.attributes[key] = value
+    def _may_name(self, key: str, user_id: int) -> bool:
+        """Whether a user may stand there: active ones, and the robot 0 as author."""
+        if user_id == 0:
+            return key != "responsible_user_id"
+        user = self._state.rows["users"].get(user_id)
+        return bool(user and user["rights"]["is_active"])
 
-    def _is_choice(self, key: str, value: int | str) -> bool:
-        """Whether ids of users and loss reasons exist; robots are user 0."""
-        if key == "loss_reason_id":
-            return value in self._state.loss_reasons
-        if key not in ("created_by", "updated_by", "responsible_user_id"):
-            return True
-        user = self._state.users.get(int(value))
-        return bool(user and user.is_active) or (value == 0 and key != "responsible_user_id")
-
-    def _stage(self, draft: Draft) -> None:
-        """Make the stage a pair; a pipeline alone means its first stage."""
-        if self._kind != "leads":
-            return
-        status_id: int | None = draft.attributes.get("status_id")
-        pipeline_id: int | None = draft.attributes.get("pipeline_id")
-        if draft.entity and status_id is None and pipeline_id in (None, draft.entity.pipeline_id):
-            return
-        home = draft.entity.pipeline_id if draft.entity else self._main_pipeline().id
-        pipeline = self._state.pipelines.get(home if pipeline_id is None else pipeline_id)
-        if pipeline is None:
-            self._errors.add(draft.request_id, "NotSupportedChoice", "pipeline_id")
-        elif status_id is not None and status_id not in {each.id for each in pipeline.statuses}:
-            self._errors.add(draft.request_id, "NotSupportedChoice", "status_id")
-        else:
-            draft.attributes["pipeline_id"] = pipeline.id
-            draft.attributes["status_id"] = status_id or pipeline.first_stage()
-
-    def _main_pipeline(self) -> Pipeline:
-        return next(each for each in self._state.pipelines.values() if each.is_main)
-
-    def _custom_fields(self, draft: Draft, raw: Any) -> None:
-        if raw is None:
-            return
-        if not isinstance(raw, list):
-            self._errors.add(draft.request_id, "InvalidType", "custom_fields_values", "array")
-            return
-        zone = ZoneInfo(self._state.account.timezone)
-        for index, item in enumerate(cast("list[Any]", raw)):
-            self._custom_field(draft, f"custom_fields_values.{index}", item, zone)
-
-    def _custom_field(self, draft: Draft, path: str, raw: Any, zone: ZoneInfo) -> None:
-        if not isinstance(raw, dict):
-            self._errors.add(draft.request_id, "InvalidType", path, "array")
-            return
-        item = cast(Json, raw)
-        for key in item.keys() - _FIELD_KEYS:
-            self._errors.add(draft.request_id, "FieldNotExpected", f"{path}.{key}")
-        key = "field_id" if "field_id" in item else "field_code"
-        attribute = key.removeprefix("field_")
-        defined = self._state.fields[self._kind].values()
-        found = next((each for each in defined if getattr(each, attribute) == item.get(key)), None)
-        if found is None or item.get(key) is None:
-            self._errors.add(draft.request_id, "NotSupportedChoice", f"{path}.{key}")
-            return
-
-        def report(code: str, where: str, wanted: str) -> None:
-            inner = f"{path}.values.{where}" if where else f"{path}.values"
-            self._errors.add(draft.request_id, code, inner, wanted)
-
-        if "values" not in item:
-            self._errors.add(draft.request_id, "FieldMissing", f"{path}.values")
-            return
-        values = written(found, item["values"], zone, report)
-        if values is not None:
-            draft.fields[found.id] = values
-
-    def _embedded(self, draft: Draft, item: Json) -> None:
-        if not isinstance(item.get("_embedded"), dict | None):
-            self._errors.add(draft.request_id, "InvalidType", "_embedded", "array")
-        for key in ("tags_to_add", "tags_to_delete", "_embedded.tags"):
-            for index, tag in enumerate(self._dicts(draft, item, key)):
-                for odd, value in tag.items():
-                    self._tag_key(draft, f"{key}.{index}.{odd}", odd, value)
-        for kind in ("contacts", "companies"):
-            for index, each in enumerate(self._dicts(draft, item, f"_embedded.{kind}")):
-                known = isinstance(each.get("id"), int) and self._state.find(kind, each["id"])
-                if not known:
-                    path = f"_embedded.{kind}.{index}.id"
-                    self._errors.add(draft.request_id, "NotSupportedChoice", path)
-                else:
-                    draft.links.append((kind, each["id"], bool(each.get("is_main", index == 0))))
-
-    def _tag_key(self, draft: Draft, path: str, key: str, value: Any) -> None:
-        wanted = {"id": int, "name": str, "color": str}.get(key)
-        if wanted is None:
-            self._errors.add(draft.request_id, "FieldNotExpected", path)
-        elif value is not None and not isinstance(value, wanted):
-            self._errors.add(draft.request_id, "InvalidType", path, _TYPE_NAMES[wanted])
-
-    def _dicts(self, draft: Draft, item: Json, path: str) -> list[Json]:
-        """The objects at a path, or an InvalidType and none."""
-        found = _at(item, path)
-        listed = cast("list[Any]", found) if isinstance(found, list) else []
-        if (found is None or isinstance(found, list)) and all(isinstance(i, dict) for i in listed):
-            return listed
-        self._errors.add(draft.request_id, "InvalidType", path, "array")
+    def _stage(self, item: Item) -> list[str]:
+        """Make the stage a pair; a pipeline alone means its first stage. Paths that are wrong."""
+        asked, pipelines = item.asked, self._state.rows["leads/pipelines"]
+        main = next((key for key, each in pipelines.items() if each["is_main"]), 0)
+        home = item.row.get("pipeline_id", main)
+        pipeline_id = asked.setdefault("pipeline_id", home)
+        if pipeline_id not in pipelines:
+            return ["pipeline_id"]
+        statuses = pipelines[pipeline_id]["_embedded"]["statuses"]
+        if "status_id" in asked:
+            return [] if asked["status_id"] in {each["id"] for each in statuses} else ["status_id"]
+        if not item.row or pipeline_id != home:
+            asked["status_id"] = next(each["id"] for each in statuses if each["type"] == 0)
         return []
 
-    def _tags(self, entity: Entity | None, item: Json) -> list[int] | None:
-        """The new tag set; ``_embedded.tags`` wins over the incremental keys (reference 3.6)."""
-        if "tags" in (item.get("_embedded") or ()):
-            return self._tag_ids(_at(item, "_embedded.tags"))
-        if not (item.get("tags_to_add") or item.get("tags_to_delete")):
-            return None
-        gone = set(self._tag_ids(item.get("tags_to_delete")))
-        kept = [each for each in (entity.tags if entity else []) if each not in gone]
-        return list(dict.fromkeys(kept + self._tag_ids(item.get("tags_to_add"))))
+    def _custom_fields(self, kind: str, item: Item) -> list[Mistake]:
+        defined = self._state.rows[f"{kind}/custom_fields"].values()
+        zone, found = ZoneInfo(self._state.account.timezone), list[Mistake]()
+        for index, each in enumerate(item.asked.get("custom_fields_values") or ()):
+            path = f"custom_fields_values.{index}"
+            key = "field_id" if "field_id" in each else "field_code"
+            named = [d for d in defined if d[key.removeprefix("field_")] == each.get(key, 0)]
+            if not named:
+                found.append(Mistake("NotSupportedChoice", f"{path}.{key}"))
+            elif "values" not in each:
+                found.append(Mistake("FieldMissing", f"{path}.values"))
+            else:
+                values, wrong = written(named[0], each["values"], zone)
+                inner = f"{path}.values."
+                found += [bad._replace(path=(inner + bad.path).strip(".")) for bad in wrong]
+                if values is not None:
+                    item.fields[named[0]["id"]] = values
+        return found
 
-    def _tag_ids(self, tags: list[Json] | None) -> list[int]:
-        known = self._state.tags[self._kind]
+    def _apply(self, kind: str, item: Item, by: int, at: float) -> None:
+        now, asked, is_new = int(at), item.asked, not item.row
+        row = item.row = item.row or self._created(kind, asked.get("created_by", by), by, now)
+        old = item.old = dict(row)  # shallow: fields and tags are replaced, not changed in place
+        row |= {key: asked[key] for key in asked if key in row and key not in _DERIVED}
+        row["fields"] = {key: each for key, each in (row["fields"] | item.fields).items() if each}
+        row["tags"] = self._tags(row, asked)
+        for other, index, each in _links(asked):
+            is_main = each.get("is_main", index == 0)
+            self._state.link((kind, row["id"]), (other, each["id"]), is_main=is_main)
+        if kind == "leads":
+            _close(row, old["status_id"], asked, now)
+        changed = _changed(old, row)
+        if is_new or _links(asked) or self._touches(changed):
+            row["updated_at"] = asked.get("updated_at", now)
+            row["updated_by"] = asked.get("updated_by", by)
+            added: Events = {f"{SINGULAR[kind]}_added": [[], []]}
+            events = added if is_new else self._events(old, row, changed)
+            item.change = self._log(row, "add" if is_new else "update", at, changed, events)
+
+    def _created(self, kind: str, author: int, by: int, now: int) -> Json:
+        entity_id = self._state.next_id(kind)
+        row: Json = {"kind": kind, "id": entity_id, "is_deleted": False, "fields": {}, "tags": []}
+        row |= {"name": f"Lead #{entity_id}" if kind == "leads" else "", **_BLANKS[kind]}
+        row |= {"responsible_user_id": by or author, "created_by": author, "updated_by": author}
+        row |= {"created_at": now, "updated_at": now}
+        self._state.rows[kind][entity_id] = row
+        return row
+
+    def _touches(self, changed: list[str]) -> bool:
+        """Whether a write counts as one; unclear for tags alone and for no change at all."""
+        if changed == ["tags"]:
+            return self._settings.tags_touch
+        return bool(changed) or self._settings.noop_touches
+
+    def _tags(self, row: Json, asked: Json) -> list[int]:
+        """The new tag set; ``_embedded.tags`` wins over the incremental keys (reference 3.6)."""
+        embedded: Json = asked.get("_embedded") or {}
+        if "tags" in embedded:
+            return self._tag_ids(row["kind"], embedded["tags"])
+        gone = self._tag_ids(row["kind"], asked.get("tags_to_delete"))
+        kept = [each for each in row["tags"] if each not in gone]
+        return list(dict.fromkeys(kept + self._tag_ids(row["kind"], asked.get("tags_to_add"))))
+
+    def _tag_ids(self, kind: str, tags: list[Json] | None) -> list[int]:
+        known = self._state.rows[f"{kind}/tags"]
         ids = [
-            each["id"]
-            if each.get("id") in known
-            else self._state.tag_id(self._kind, str(each.get("name", "")))
-            for each in tags or []
+            each["id"] if each.get("id") in known else self._state.tag_id(kind, each["name"])
+            for each in tags or ()
             if each.get("id") in known or each.get("name")
         ]
         return list(dict.fromkeys(ids))
 
-    def apply(self, draft: Draft, at: float) -> Applied:
-        """Carry out one checked item.
+    def _events(self, old: Json, row: Json, changed: list[str]) -> Events:
+        """Event types with the values before and after."""
+        both, found = (old, row), Events()
+        for key in changed:
+            if key in _EVENTS:
+                name, outer, inner = _EVENTS[key]
+                found[name] = [[{outer: {inner: each[key]}}] for each in both]
+            elif key.startswith("cf_"):
+                values = [_field_values(each, int(key[3:])) for each in both]
+                found[f"custom_field_{key[3:]}_value_changed"] = values
+        if _stage_of(old) != _stage_of(row):
+            found["lead_status_changed"] = [[{"lead_status": _stage_of(each)}] for each in both]
+        tags = self._state.rows[f"{row['kind']}/tags"]
+        gone, added = ([t for t in a["tags"] if t not in b["tags"]] for a, b in (both, both[::-1]))
+        for name, ids in (("entity_tag_deleted", gone), ("entity_tag_added", added)):
+            if ids:
+                shown = [{"tag": {"name": tags[each]["name"]}} for each in ids]
+                found[name] = [shown, []] if ids is gone else [[], shown]
+        return found
 
-        Args:
-            draft: from ``check``.
-            at: epoch seconds, with their fraction.
-        """
-        is_new = draft.entity is None
-        entity = draft.entity or self._created(draft, int(at))
-        old = _snapshot(entity)
-        for key, value in draft.attributes.items():
-            if key not in ("updated_at", "updated_by"):
-                setattr(entity, key, value)
-        for field_id, values in draft.fields.items():
-            _set_field(entity, field_id, values)
-        if draft.tags is not None:
-            entity.tags = draft.tags
-        for kind, other_id, is_main in draft.links:
-            self._state.link((self._kind, entity.id), (kind, other_id), is_main=is_main)
-        _close(entity, old["status_id"], draft.attributes, int(at))
-        changed = _differences(old, _snapshot(entity))
-        if not is_new and not self._touches(changed, draft):
-            return Applied(draft, entity, None, old)
-        entity.updated_at = draft.attributes.get("updated_at", int(at))
-        entity.updated_by = draft.attributes.get("updated_by", self._user_id)
-        self._state.version += 1
-        change = Change(
-            entity_type=self._kind,
-            entity_id=entity.id,
-            kind="add" if is_new else "update",
-            changed_at=at,
-            updated_at=entity.updated_at,
-            by=entity.updated_by,
-            fields=changed,
-            events=tuple(events_of(self._state, entity, old, changed, is_new=is_new)),
-        )
-        self._state.changes.append(change)
-        return Applied(draft, entity, change, old)
+    def _log(self, row: Json, action: str, at: float, fields: list[str], events: Events) -> Json:
+        """Add to the change log (``changed_at`` with its fraction) and to the event list."""
+        state, kind, by = self._state, row["kind"], row["updated_by"]
+        change: Json = {"lead_id": row["id"], "entity_type": kind, "kind": action, "by": by}
+        change |= {"changed_at": at, "updated_at": row["updated_at"], "fields": fields}
+        state.changes.append(change)
+        state.touch()
+        for name, (before, after) in events.items():
+            event: Json = {"id": f"01{len(state.rows['events']):024x}", "type": name}
+            event |= {"entity_id": row["id"], "entity_type": SINGULAR[kind], "created_by": by}
+            event |= {"created_at": int(at), "value_before": before, "value_after": after}
+            event |= {"account_id": state.account.id, "_embedded": {"entity": {"id": row["id"]}}}
+            state.rows["events"][event["id"]] = event
+        return change
 
-    def _created(self, draft: Draft, now: int) -> Entity:
-        user_id = draft.attributes.get("created_by", self._user_id)
-        entity_id = self._state.next_id(self._kind)
-        default_name = f"Lead #{entity_id}" if self._kind == "leads" else ""
-        entity = Entity(
-            self._kind,
-            entity_id,
-            default_name,
-            self._user_id or user_id,
-            user_id,
-            user_id,
-            now,
-            now,
-        )
-        self._state.entities[self._kind][entity_id] = entity
-        return entity
+    def _tell(self, items: list[Item]) -> None:
+        """Hooks of what was written; stage and responsible changes also under their own names."""
+        told: list[hooks.HookItem] = []
+        for item in items:
+            row, change = item.row, item.change or {}
+            if change["kind"] == "add":
+                actions, old = ["add"], {}
+            else:
+                actions, old = ["update"], item.old
+                if _stage_of(row) != _stage_of(old):
+                    actions.append("status")
+                    body = hooks.digital_pipeline_body(row, old, self._state.account)
+                    self._outbox.post_digital_pipeline(body)
+                if "responsible_user_id" in change["fields"]:
+                    actions.append("responsible")
+            payload = hooks.payload(self._state, self._settings, row, old)
+            told += [hooks.item(row["kind"], action, payload) for action in actions]
+        self._outbox.post(told)
 
-    def _touches(self, changed: tuple[str, ...], draft: Draft) -> bool:
-        """Whether the write counts as one; unclear for tags alone and for no change at all."""
-        if changed == ("tags",):
-            return self._settings.tags_touch
-        return bool(changed) or bool(draft.links) or self._settings.noop_touches
+    def set_deleted(self, row: Json, *, deleted: bool, by: int, at: float) -> Json:
+        """Move an entity into the trash or out of it, as only people can; the log entry."""
+        action = "delete" if deleted else "restore"
+        row |= {"is_deleted": deleted, "updated_at": int(at), "updated_by": by}
+        full = hooks.payload(self._state, self._settings, row, {})
+        payload = hooks.deleted_payload(row) if deleted else full
+        self._outbox.post([hooks.item(row["kind"], action, payload)])
+        return self._log(row, action, at, [], {f"{SINGULAR[row['kind']]}_{action}d": [[], []]})
 
-
-def _at(item: Json, path: str) -> Any:
-    found: Any = item
-    for key in path.split("."):
-        found = cast(Json, found).get(key) if isinstance(found, dict) else None
-    return found
-
-
-_COMPARED = (
-    "name", "first_name", "last_name", "price", "status_id", "pipeline_id",
-    "responsible_user_id", "loss_reason_id", "closed_at", "created_at", "created_by",
-)  # fmt: skip
+    def add_note(self, row: Json, text: str, *, by: int, at: float) -> None:
+        """Tell of a new note, which moves nothing of its entity."""
+        author = self._state.rows["users"].get(by, {"id": by, "name": ""})
+        note_id = self._state.next_id()
+        payload = hooks.note_payload(row, text, note_id, author, int(at), self._state)
+        self._outbox.post([hooks.item(row["kind"], "note", payload)])
 
 
-def _snapshot(entity: Entity) -> Json:
-    kept: Json = {name: getattr(entity, name) for name in _COMPARED}
-    return kept | {"fields": dict(entity.fields), "tags": list(entity.tags)}
+def _links(asked: Json) -> list[tuple[str, int, Json]]:
+    """``(entity type, index, link)`` of what ``_embedded`` names."""
+    embedded: Json = asked.get("_embedded") or {}
+    kinds = ("contacts", "companies")
+    return [(kind, n, each) for kind in kinds for n, each in enumerate(embedded.get(kind) or ())]
 
 
-def _differences(old: Json, new: Json) -> tuple[str, ...]:
-    changed = [key for key in old if key not in ("fields", "tags") and old[key] != new[key]]
-    both = old["fields"].keys() | new["fields"].keys()
-    cf = sorted(each for each in both if old["fields"].get(each) != new["fields"].get(each))
-    changed += [f"cf_{each}" for each in cf]
-    return (*changed, "tags") if set(old["tags"]) != set(new["tags"]) else tuple(changed)
+def _changed(old: Json, row: Json) -> list[str]:
+    """Names of what differs, custom fields as ``cf_{id}``."""
+    found = [key for key in row if key not in ("fields", "tags") and row[key] != old[key]]
+    ids = sorted(old["fields"].keys() | row["fields"].keys())
+    found += [f"cf_{each}" for each in ids if old["fields"].get(each) != row["fields"].get(each)]
+    return found + (["tags"] if set(old["tags"]) != set(row["tags"]) else [])
 
 
-def _set_field(entity: Entity, field_id: int, values: list[Json]) -> None:
-    if values:
-        entity.fields[field_id] = values
-    else:
-        entity.fields.pop(field_id, None)
+def _stage_of(row: Json) -> Json:
+    return {"id": row.get("status_id"), "pipeline_id": row.get("pipeline_id")}
 
 
-def _close(lead: Entity, old_status: int, asked: Json, now: int) -> None:
+def _field_values(row: Json, field_id: int) -> list[Json]:
+    return [
+        {"custom_field_value": {"field_id": field_id, "enum_id": value.get("enum_id")}
+                               | {"text": str(value.get("value"))}}
+        for value in row["fields"].get(field_id, [])
+    ]  # fmt: skip
+
+
+def _close(lead: Json, old_status: int, asked: Json, now: int) -> None:
     """Entering won or lost stamps ``closed_at``, leaving clears it; reasons are for lost only."""
-    if lead.status_id not in (WON, LOST):
-        lead.closed_at = None
+    if lead["status_id"] not in (WON, LOST):
+        lead["closed_at"] = None
     elif old_status not in (WON, LOST):
-        lead.closed_at = asked.get("closed_at") or now
-    if lead.status_id != LOST:
-        lead.loss_reason_id = None
+        lead["closed_at"] = asked.get("closed_at") or now
+    if lead["status_id"] != LOST:
+        lead["loss_reason_id"] = None

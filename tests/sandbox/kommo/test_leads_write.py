@@ -22,6 +22,7 @@ def error(reply) -> tuple[str, str, str]:
 def test_post_answers_ids_and_request_ids(call: Caller):
     reply = call("POST", "leads", [{"name": "a", "request_id": "mine"}, {"name": "b"}])
     assert [each["request_id"] for each in reply.rows()] == ["mine", "1"]
+    assert set(reply.rows()[0]) == {"id", "request_id", "_links"}
     assert reply.headers["content-type"] == "application/hal+json"
 
 
@@ -87,7 +88,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"tags_to_add": [{"id": []}]}, "InvalidType", "tags_to_add.0.id"),
     ({"tags_to_delete": [{"name": 5}]}, "InvalidType", "tags_to_delete.0.name"),
     ({"_embedded": 5}, "InvalidType", "_embedded"),
-    ({"_embedded": {"contacts": [{"id": []}]}}, "NotSupportedChoice", "_embedded.contacts.0.id"),
+    ({"_embedded": {"contacts": [{"id": []}]}}, "InvalidType", "_embedded.contacts.0.id"),
     ({"tags_to_add": 5}, "InvalidType", "tags_to_add"),
     ({"_embedded": {"tags": [{"name": "t", "request_id": "0"}]}}, "FieldNotExpected", "_embedded.tags.0.request_id"),
     ({"_embedded": {"contacts": [{"id": 5}]}}, "NotSupportedChoice", "_embedded.contacts.0.id"),
@@ -146,8 +147,6 @@ def test_updated_by_is_the_token_user_or_as_sent_and_0_is_the_robot(call: Caller
         assert call("GET", f"leads/{lead_id}").json["updated_by"] == kept
     call("PATCH", f"leads/{lead_id}", {"price": 99})
     assert call("GET", f"leads/{lead_id}").json["updated_by"] == 11087001
-    call("PATCH", f"leads/{lead_id}", {"price": 98}, **{"X-Context-User-ID": "11087003"})
-    assert call("GET", f"leads/{lead_id}").json["updated_by"] == 11087003
 
 
 def test_several_writes_share_one_second(call: Caller):
@@ -229,10 +228,10 @@ ITEM = st.dictionaries(
     max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
 def test_any_json_is_taken_or_refused_and_a_refusal_stores_nothing(call: Caller, items: list[Any]):
-    before = call.model.state.version, len(call.model.state.entities["leads"])
+    before = call.model.state.version, len(call.model.state.rows["leads"])
     reply = call("POST", "leads", items)
     assert reply.status in (200, 400)
     if reply.status == 400:
-        assert (call.model.state.version, len(call.model.state.entities["leads"])) == before
+        assert (call.model.state.version, len(call.model.state.rows["leads"])) == before
     elif call("GET", "leads?limit=250").status == 200:
         call("GET", "events")

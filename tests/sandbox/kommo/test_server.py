@@ -120,7 +120,7 @@ def test_dropped_connections_bring_not_one_byte_of_an_answer(running: Running):
         requests.post(f"{running.url}/_control/faults", json=spec)
         with pytest.raises(requests.ConnectionError):
             requests.post(f"{running.url}/api/v4/leads", json=[{"name": "x"}], headers=HEADERS)
-        assert len(running.model.state.entities["leads"]) == count
+        assert len(running.model.state.rows["leads"]) == count
 
 
 def test_200_calls_a_second_at_120_ms_latency_wait_side_by_side(running: Running):

@@ -12,7 +12,6 @@ import pytest
 from kommo_airtable_sync.sandbox.kommo.model import KommoModel
 from kommo_airtable_sync.sandbox.kommo.seed import SALES_ID, lead_field_id
 from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN, Account, Settings
-from kommo_airtable_sync.sandbox.kommo.state import CustomField, Enum, Pipeline, Status, User
 from tests.sandbox.kommo.conftest import Caller, TurnedClock
 
 SAMPLES = Path(__file__).parents[2] / "data" / "webhook-samples"
@@ -37,14 +36,13 @@ class Scene:
             self.clock, account=where, settings=Settings(requests_per_second=1000)
         )
         self.state = self.model.state
-        self.state.users = {user: User(user, "U", "u@example.com", is_admin=True)}
+        self.state.add_user(user, "U", admin=True)
         self.model.tokens[SANDBOX_TOKEN] = user
         self.call = Caller(self.model, self.clock)
         self.call("POST", "webhooks", {"destination": "https://x.test", "settings": codes})
 
     def stage(self, pipeline_id: int, *status_ids: int) -> None:
-        statuses = [Status(each, "S", 10) for each in status_ids]
-        self.state.pipelines[pipeline_id] = Pipeline(pipeline_id, "P", 1, True, statuses)
+        self.state.add_pipeline(pipeline_id, "P", dict.fromkeys(status_ids, "S"))
 
     def at(self, epoch: int) -> None:
         self.clock.at = datetime.fromtimestamp(epoch, timezone.utc)
@@ -62,9 +60,8 @@ def values(field_id: int, value: Any) -> dict[str, Any]:
 def test_cap_1_lead_add_and_update():
     scene = Scene(32427762, "etesttask", 10000698)
     scene.stage(9621010, 76789230)
-    scene.state.add_fields(
-        "leads", [CustomField(752009, "Поле1", "text"), CustomField(752011, "Поле2", "text")]
-    )
+    scene.state.add_field("leads", 752009, "Поле1", "text")
+    scene.state.add_field("leads", 752011, "Поле2", "text")
     scene.state.start_ids_at("leads", 32966269)
     scene.at(1748268669)
     lead_id = scene.call.lead(name="Test", price=999)
@@ -77,19 +74,10 @@ def test_cap_1_lead_add_and_update():
 
 def test_cap_1_contact_add_and_update():
     scene = Scene(32427762, "etesttask", 10000698)
-    scene.model.settings.hook_always_old_responsible = True
-    scene.state.add_fields(
-        "contacts",
-        [
-            CustomField(735647, "Должность", "text", code="POSITION"),
-            CustomField(
-                735649, "Телефон", "multitext", code="PHONE", enums=[Enum(718321, "W", code="WORK")]
-            ),
-            CustomField(
-                735651, "Email", "multitext", code="EMAIL", enums=[Enum(718333, "W", code="WORK")]
-            ),
-        ],
-    )
+    add, work = scene.state.add_field, ("W", "WORK")
+    add("contacts", 735647, "Должность", "text", code="POSITION")
+    add("contacts", 735649, "Телефон", "multitext", code="PHONE", enums=((718321, *work),))
+    add("contacts", 735651, "Email", "multitext", code="EMAIL", enums=((718333, *work),))
     scene.state.start_ids_at("contacts", 37054081)
     scene.at(1748289231)
     scene.call("POST", "contacts", [{"name": "Абиба абибович"}])
@@ -103,7 +91,7 @@ def test_cap_1_contact_add_and_update():
 def test_cap_2_lead_add_update_by_the_robot_and_delete():
     scene = Scene(16700680, "unirock", 2852878)
     scene.stage(936736, 17944873)
-    scene.state.add_fields("leads", [CustomField(957901, "test_id", "text")])
+    scene.state.add_field("leads", 957901, "test_id", "text")
     scene.state.start_ids_at("leads", 30052055)
     scene.at(1744532875)
     lead_id = scene.call.lead(name="TEST MISHA (SORRY)")
@@ -120,18 +108,17 @@ def test_cap_3_status_with_tags_date_and_choices_and_the_account_last():
     scene = Scene(16503244, "irestoremoldova", 1760815, ["status_lead"])
     scene.model.settings.hook_account_last = True
     scene.state.account.timezone = "Europe/Chisinau"
-    scene.state.users[1764433] = User(1764433, "R", "r@example.com")
+    scene.state.add_user(1764433, "R")
     scene.stage(788512, 16525555, 16525558)
     choices = [(496779, "Stare Device", 959761, "Zghirieturi minore"), (481313, "Tip Lead", 932119, "Lead nou"),
                (481307, "Unde au aflat?", 932073, "Google")]  # fmt: skip
-    defined = [
-        CustomField(491053, "IMEI/SERIE", "text", 1),
-        CustomField(481305, "Cind trebuie?", "date", 2),
-    ]
-    defined += [CustomField(field_id, name, "select", 3 + n, enums=[Enum(enum_id, value)])
-                for n, (field_id, name, enum_id, value) in enumerate(choices)]  # fmt: skip
-    scene.state.add_fields("leads", defined)
-    scene.state.tags["leads"][482205] = "Sasa"
+    scene.state.add_field("leads", 491053, "IMEI/SERIE", "text", sort=1)
+    scene.state.add_field("leads", 481305, "Cind trebuie?", "date", sort=2)
+    for n, (field_id, name, *choice) in enumerate(choices, 3):
+        scene.state.add_field(
+            "leads", field_id, name, "select", sort=n, enums=((choice[0], choice[1], None),)
+        )
+    scene.state.rows["leads/tags"][482205] = {"id": 482205, "name": "Sasa", "color": None}
     scene.state.start_ids_at("leads", 30267969)
     scene.at(1615894221)
     fields = [values(491053, "1"), values(481305, 1615870000)]
@@ -179,7 +166,7 @@ def test_the_other_field_types_are_spelled_the_old_way(call: Caller, sent):
         lead_field_id(name) for name in ("Region", "VIP", "Source type", "Kickoff", "Products")
     )
     birthday = 1100100
-    call.model.state.add_fields("leads", [CustomField(birthday, "Born", "birthday", 900)])
+    call.model.state.add_field("leads", birthday, "Born", "birthday", sort=900)
     call.lead(
         custom_fields_values=[
             values(region, "EU"),

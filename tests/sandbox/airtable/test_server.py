@@ -14,8 +14,9 @@ import requests
 from pyairtable import Api
 
 from kommo_airtable_sync.sandbox.airtable.app import make_server
-from kommo_airtable_sync.sandbox.airtable.model import SANDBOX_TOKEN, AirtableModel
+from kommo_airtable_sync.sandbox.airtable.model import AirtableModel
 from kommo_airtable_sync.sandbox.airtable.seed import BASE_ID
+from kommo_airtable_sync.sandbox.airtable.state import SANDBOX_TOKEN
 
 HEADERS = {"Authorization": f"Bearer {SANDBOX_TOKEN}"}
 
@@ -98,11 +99,9 @@ def test_pyairtable_reads_and_extends_the_schema(served: Served) -> None:
     assert schema.table("Deals").field("Stage").options.choices[0].name == "New"
     assert schema.table("Deals").field("Last Modified").type == "lastModifiedTime"
     made = base.create_table("Extra", [{"name": "Name", "type": "singleLineText"}])
-    field = made.create_field("Size", "number", options={"precision": 1})
-    field.name = "Width"
-    field.save()
-    assert made.schema().field("Width").options.precision == 1
-    assert made.create({"Width": 1.5})["fields"] == {"Width": 1.5}
+    made.create_field("Size", "number", options={"precision": 1})
+    assert made.schema().field("Size").options.precision == 1
+    assert made.create({"Size": 1.5})["fields"] == {"Size": 1.5}
 
 
 def test_pyairtable_sees_errors_as_airtables(served: Served) -> None:

@@ -1,0 +1,226 @@
+"""The API's endpoints: which there are, the scope each takes, and what it answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from kommo_airtable_sync.sandbox.airtable.data import Actor
+from kommo_airtable_sync.sandbox.airtable.listing import list_page, show_record
+from kommo_airtable_sync.sandbox.airtable.refusal import (
+    Refusal,
+    bad_request,
+    not_found,
+    not_yours,
+    refuse,
+)
+from kommo_airtable_sync.sandbox.airtable.schema import Base, Table, is_id
+from kommo_airtable_sync.sandbox.airtable.schema_edits import body_object, new_field, new_table
+from kommo_airtable_sync.sandbox.airtable.state import State, Token
+from kommo_airtable_sync.sandbox.airtable.writing import delete_records, write_records
+
+Json = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call, as it arrived; looking something up for it may refuse it.
+
+    Args:
+        state: of the stand-in.
+        method: HTTP method.
+        route: pattern of its path, ``unknown`` if there is none or an id is malformed.
+        ids: what the path names: ``base``, ``table`` (id or name), ``record``.
+        query: by name; ``x[]`` as lists, ``sort[i][..]`` as objects.
+        headers: names in lower case.
+        content: the raw body.
+        seen: rows created after this point of the change log match no upsert; None = all do.
+    """
+
+    state: State
+    method: str
+    route: str
+    ids: Mapping[str, str]
+    query: Mapping[str, Json]
+    headers: Mapping[str, str]
+    content: bytes
+    seen: int | None
+
+    @property
+    def token(self) -> Token:
+        """The caller's token, or 401: one spelling for none and another for a wrong one."""
+        scheme, _, secret = self.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not secret.strip():
+            raise refuse("AUTHENTICATION_REQUIRED")
+        if secret.strip() not in self.state.tokens:
+            raise refuse("UNAUTHORIZED")
+        return self.state.tokens[secret.strip()]
+
+    @property
+    def base(self) -> Base:
+        """The base, or 403."""
+        base = self.state.bases.get(self.ids["base"])
+        if base is None or not self.token.sees(base.id):
+            raise not_yours()
+        return base
+
+    @property
+    def table(self) -> Table:
+        """The table, or 403 as documented, or the 404 of 2022."""
+        name, legacy = self.ids["table"], self.state.settings.missing == "404"
+        table = self.base.find_table(name)
+        if table is None:
+            raise refuse("TABLE_NOT_FOUND", name, self.base.id) if legacy else not_yours()
+        return table
+
+    @property
+    def actor(self) -> Actor:
+        """Who writes."""
+        return Actor("publicApi", self.token.user, self.state.clock.now())
+
+    def body(self) -> Json:
+        """The JSON body, None without one, or 400."""
+        try:
+            return json.loads(self.content) if self.content else None
+        except ValueError:
+            raise refuse("INVALID_REQUEST_BODY") from None
+
+    def missing_record(self) -> Refusal:
+        """Like a missing table."""
+        legacy = self.state.settings.missing == "404"
+        return refuse("MODEL_ID_NOT_FOUND") if legacy else not_yours()
+
+
+def _whoami(call: Call) -> Json:
+    email = {"email": call.state.users[call.token.user]["email"]}
+    return {"id": call.token.user, **(email if "user.email:read" in call.token.scopes else {})}
+
+
+def _list_bases(call: Call) -> Json:
+    seen = [each for each in call.state.bases.values() if call.token.sees(each.id)]
+    level = {"permissionLevel": "create"}
+    return {"bases": [{"id": each.id, "name": each.name, **level} for each in seen]}
+
+
+def _list_tables(call: Call) -> Json:
+    return {"tables": [each.json() for each in call.base.tables.values()]}
+
+
+def _create_table(call: Call) -> Json:
+    given = body_object(call.body())
+    fields: list[Json] = given.get("fields") or []
+    return new_table(call.state.ids, call.base, str(given.get("name") or ""), fields).json()
+
+
+def _create_field(call: Call) -> Json:
+    return new_field(call.state.ids, call.table, call.body()).json()
+
+
+def _list(call: Call) -> Json:
+    table, by_post = call.table, call.method == "POST"
+    given = body_object(call.body() or {}) if by_post else call.query
+    return list_page(call.state, table, given)
+
+
+def _get(call: Call) -> Json:
+    """Not in the table asked: Airtable searches the whole base (AT:get-record)."""
+    wanted = call.ids.get("record", "")
+    for table in (call.table, *call.base.tables.values()):
+        if wanted in table.records:
+            return show_record(call.state, table, table.records[wanted], call.query)
+    raise call.missing_record()
+
+
+def _write(call: Call) -> Json:
+    """Create, update or upsert: one record alone, or up to ten."""
+    table, body = call.table, body_object(call.body())
+    item, creates = call.ids.get("record", ""), call.method == "POST"
+    alone = bool(item) or (creates and "records" not in body)
+    one = {"fields": body.get("fields"), **({"id": item} if item else {})}
+    given = {**body, "records": [one]} if alone else body
+    replace = call.method == "PUT"
+    written = write_records(
+        call.state, table, given, call.actor, creates=creates, replace=replace, seen=call.seen
+    )
+    flag = "returnFieldsByFieldId"
+    by_id = {flag: body.get(flag, call.query.get(flag))}
+    shown = [show_record(call.state, table, each, by_id) for each in written.records]
+    if alone:
+        return shown[0]
+    if body.get("performUpsert") is None:
+        return {"records": shown}
+    updated = [each.id for each in written.records if each.id not in written.created]
+    return {"records": shown, "createdRecords": written.created, "updatedRecords": updated}
+
+
+def _delete(call: Call) -> Json:
+    table, item = call.table, call.ids.get("record", "")
+    if item and item not in table.records:
+        raise call.missing_record()
+    ids = [item] if item else list[str](call.query.get("records") or [])
+    if not all(is_id(each, "rec") for each in ids):
+        raise bad_request()
+    delete_records(call.state, table, ids, call.actor)
+    deleted = [{"id": each, "deleted": True} for each in ids]
+    return deleted[0] if item else {"records": deleted}
+
+
+class Endpoint(NamedTuple):
+    """What answers a call, and the scope that it takes."""
+
+    answer: Callable[[Call], Json]
+    scope: str = ""
+
+
+_READ, _WRITE = "data.records:read", "data.records:write"
+_TABLES, _RECORDS = "/v0/meta/bases/{base}/tables", "/v0/{base}/{table}"
+ENDPOINTS: dict[str, dict[str, Endpoint]] = {
+    "/v0/meta/whoami": {"GET": Endpoint(_whoami)},
+    "/v0/meta/bases": {"GET": Endpoint(_list_bases, "schema.bases:read")},
+    _TABLES: {
+        "GET": Endpoint(_list_tables, "schema.bases:read"),
+        "POST": Endpoint(_create_table, "schema.bases:write"),
+    },
+    _TABLES + "/{table}/fields": {"POST": Endpoint(_create_field, "schema.bases:write")},
+    _RECORDS: {
+        "GET": Endpoint(_list, _READ),
+        "POST": Endpoint(_write, _WRITE),
+        "PATCH": Endpoint(_write, _WRITE),
+        "PUT": Endpoint(_write, _WRITE),
+        "DELETE": Endpoint(_delete, _WRITE),
+    },
+    _RECORDS + "/listRecords": {"POST": Endpoint(_list, _READ)},
+    _RECORDS + "/{record}": {
+        "GET": Endpoint(_get, _READ),
+        "PATCH": Endpoint(_write, _WRITE),
+        "PUT": Endpoint(_write, _WRITE),
+        "DELETE": Endpoint(_delete, _WRITE),
+    },
+}
+_PARTS = {"base": "app[0-9A-Za-z]{14}", "table": "[^/]+", "record": "rec[0-9A-Za-z]{14}"}
+
+
+def route_of(path: str) -> tuple[str, dict[str, str]]:
+    """The pattern and the ids of a raw (still percent-encoded) path, or ``unknown``."""
+    for name in ENDPOINTS:
+        pattern = re.sub(r"\{(\w+)\}", lambda part: f"(?P<{part[1]}>{_PARTS[part[1]]})", name)
+        found = re.fullmatch(pattern, path)
+        if found:
+            return name, {part: unquote(text) for part, text in found.groupdict().items()}
+    return "unknown", {}
+
+
+def serve(call: Call) -> Json:
+    """The JSON of a 200; a Refusal says anything else."""
+    token, endpoint = call.token, ENDPOINTS.get(call.route, {}).get(call.method)
+    if endpoint is None:
+        raise not_found()
+    if "base" in call.ids:
+        _ = call.base  # or 403, before the scope is looked at
+    if endpoint.scope and endpoint.scope not in token.scopes:
+        raise refuse("INVALID_PERMISSIONS")
+    return endpoint.answer(call)

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote
 
 from kommo_airtable_sync.sandbox.airtable.data import Actor
@@ -169,58 +169,51 @@ def _delete(call: Call) -> Json:
     return deleted[0] if item else {"records": deleted}
 
 
-class Endpoint(NamedTuple):
-    """What answers a call, and the scope that it takes."""
-
-    answer: Callable[[Call], Json]
-    scope: str = ""
-
-
 _READ, _WRITE = "data.records:read", "data.records:write"
 _TABLES, _RECORDS = "/v0/meta/bases/{base}/tables", "/v0/{base}/{table}"
-ENDPOINTS: dict[str, dict[str, Endpoint]] = {
-    "/v0/meta/whoami": {"GET": Endpoint(_whoami)},
-    "/v0/meta/bases": {"GET": Endpoint(_list_bases, "schema.bases:read")},
-    _TABLES: {
-        "GET": Endpoint(_list_tables, "schema.bases:read"),
-        "POST": Endpoint(_create_table, "schema.bases:write"),
-    },
-    _TABLES + "/{table}/fields": {"POST": Endpoint(_create_field, "schema.bases:write")},
-    _RECORDS: {
-        "GET": Endpoint(_list, _READ),
-        "POST": Endpoint(_write, _WRITE),
-        "PATCH": Endpoint(_write, _WRITE),
-        "PUT": Endpoint(_write, _WRITE),
-        "DELETE": Endpoint(_delete, _WRITE),
-    },
-    _RECORDS + "/listRecords": {"POST": Endpoint(_list, _READ)},
-    _RECORDS + "/{record}": {
-        "GET": Endpoint(_get, _READ),
-        "PATCH": Endpoint(_write, _WRITE),
-        "PUT": Endpoint(_write, _WRITE),
-        "DELETE": Endpoint(_delete, _WRITE),
-    },
+_RECORD = _RECORDS + "/{record}"
+# (method, route) -> what answers, and the scope it takes
+ENDPOINTS: dict[tuple[str, str], tuple[Callable[[Call], Json], str]] = {
+    ("GET", "/v0/meta/whoami"): (_whoami, ""),
+    ("GET", "/v0/meta/bases"): (_list_bases, "schema.bases:read"),
+    ("GET", _TABLES): (_list_tables, "schema.bases:read"),
+    ("POST", _TABLES): (_create_table, "schema.bases:write"),
+    ("POST", _TABLES + "/{table}/fields"): (_create_field, "schema.bases:write"),
+    ("GET", _RECORDS): (_list, _READ),
+    ("POST", _RECORDS + "/listRecords"): (_list, _READ),
+    ("GET", _RECORD): (_get, _READ),
+    **{(method, _RECORDS): (_write, _WRITE) for method in ("POST", "PATCH", "PUT")},
+    **{(method, _RECORD): (_write, _WRITE) for method in ("PATCH", "PUT")},
+    **{("DELETE", route): (_delete, _WRITE) for route in (_RECORDS, _RECORD)},
 }
-_PARTS = {"base": "app[0-9A-Za-z]{14}", "table": "[^/]+", "record": "rec[0-9A-Za-z]{14}"}
+_PARTS = {
+    "{base}": "(?P<base>app[0-9A-Za-z]{14})",
+    "{table}": "(?P<table>[^/]+)",
+    "{record}": "(?P<record>rec[0-9A-Za-z]{14})",
+}
+_PATTERNS = {
+    route: re.compile(re.sub(r"\{\w+\}", lambda part: _PARTS[part[0]], route))
+    for _, route in ENDPOINTS
+}
 
 
 def route_of(path: str) -> tuple[str, dict[str, str]]:
     """The pattern and the ids of a raw (still percent-encoded) path, or ``unknown``."""
-    for name in ENDPOINTS:
-        pattern = re.sub(r"\{(\w+)\}", lambda part: f"(?P<{part[1]}>{_PARTS[part[1]]})", name)
-        found = re.fullmatch(pattern, path)
+    for route, pattern in _PATTERNS.items():
+        found = pattern.fullmatch(path)
         if found:
-            return name, {part: unquote(text) for part, text in found.groupdict().items()}
+            return route, {part: unquote(text) for part, text in found.groupdict().items()}
     return "unknown", {}
 
 
 def serve(call: Call) -> Json:
     """The JSON of a 200; a Refusal says anything else."""
-    token, endpoint = call.token, ENDPOINTS.get(call.route, {}).get(call.method)
-    if endpoint is None:
+    token = call.token
+    if (call.method, call.route) not in ENDPOINTS:
         raise not_found()
+    answer, scope = ENDPOINTS[call.method, call.route]
     if "base" in call.ids:
         _ = call.base  # or 403, before the scope is looked at
-    if endpoint.scope and endpoint.scope not in token.scopes:
+    if scope and scope not in token.scopes:
         raise refuse("INVALID_PERMISSIONS")
-    return endpoint.answer(call)
+    return answer(call)

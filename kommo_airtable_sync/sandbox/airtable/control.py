@@ -167,38 +167,38 @@ def _stage(
             return {"writes": [e.json() for e in changes if source in (None, e.actor.source)]}
         case "DELETE", ["writes"]:
             state.data.changes.clear()
-        case "GET" | "POST" | "DELETE", ["faults"]:
-            return _faults(state, method, given)
-        case "GET" | "POST" | "DELETE", ["refusals"]:
-            return _refusals(state, method, given)
-        case "GET" | "PATCH", ["settings"]:
+        case "POST", ["faults"]:
+            state.faults.add(Fault.model_validate(given))
+        case "DELETE", ["faults"]:
+            state.faults.clear()
+        case "POST", ["refusals"]:
+            state.refused.add((str(given["field"]), str(given["key"])))
+        case "DELETE", ["refusals"]:
+            state.refused.clear()
+        case "PATCH", ["settings"]:
             wrong = set(given) - set(type(state.settings).model_fields)
             if wrong:
                 raise bad_request(f"No such settings: {wrong}")
             for name, value in given.items():
                 setattr(state.settings, name, value)
-            return state.settings.model_dump()
         case "POST", ["tokens"]:
             secret = str(given.pop("token"))
             state.tokens[secret] = Token.model_validate(given)
         case "POST", ["reset"]:
             state.reset()
+        case "GET", ["faults" | "refusals" | "settings"]:
+            pass
         case _:
             raise not_found()
-    return {}
+    return _shown(state, parts[0])
 
 
-def _faults(state: State, method: str, given: dict[str, Json]) -> Json:
-    if method == "DELETE":
-        state.faults.clear()
-    elif method == "POST":
-        state.faults.add(Fault.model_validate(given))
-    return {"faults": [each.model_dump() for each in state.faults.current()]}
-
-
-def _refusals(state: State, method: str, given: dict[str, Json]) -> Json:
-    if method == "DELETE":
-        state.refused.clear()
-    elif method == "POST":
-        state.refused.add((str(given["field"]), str(given["key"])))
-    return {"refusals": [{"field": each, "key": key} for each, key in sorted(state.refused)]}
+def _shown(state: State, what: str) -> Json:
+    """How things now stand, which is the answer to setting them as well."""
+    refused = [{"field": field, "key": key} for field, key in sorted(state.refused)]
+    shown: dict[str, Json] = {
+        "settings": state.settings.model_dump(),
+        "faults": {"faults": [each.model_dump() for each in state.faults.current()]},
+        "refusals": {"refusals": refused},
+    }
+    return shown.get(what, {})

@@ -10,14 +10,14 @@ import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from kommo_airtable_sync.sandbox.airtable.kinds import as_text, parse_instant
+from kommo_airtable_sync.sandbox.airtable.kinds import as_text, parse_instant, read_cell
 from kommo_airtable_sync.sandbox.airtable.refusal import Refusal, refuse
-from kommo_airtable_sync.sandbox.airtable.schema import Field, Record, Table
+from kommo_airtable_sync.sandbox.airtable.schema import Record, Table
 
 Json = Any
-Read = Callable[[Record, Field], Json]
 
 RECORD_ID = ""
 _TOKEN = re.compile(
@@ -60,10 +60,10 @@ class Formula:
         return bool(self.evaluate(record))
 
 
-def compile_formula(text: str, table: Table, read: Read) -> Formula:
-    """Parse a formula about a table, whose cells ``read`` gives; or 422."""
+def compile_formula(text: str, table: Table, now: datetime) -> Formula:
+    """Parse a formula about a table, or 422; ``now`` is for reading cells."""
     try:
-        return _Parser(text, table, read).whole()
+        return _Parser(text, table, now).whole()
     except RecursionError:
         raise _invalid() from None
 
@@ -73,10 +73,10 @@ def _invalid(why: str = "Invalid formula. Please check your formula text.") -> R
 
 
 class _Parser:
-    def __init__(self, text: str, table: Table, read: Read) -> None:
+    def __init__(self, text: str, table: Table, now: datetime) -> None:
         self._left = _tokens(text)
         self._table = table
-        self._read = read
+        self._now = now
 
     def whole(self) -> Formula:
         found = self._comparison()
@@ -112,11 +112,11 @@ class _Parser:
                 raise _invalid()
 
     def _field(self, name: str) -> Formula:
-        field, read = self._table.find_field(name), self._read
+        field, now = self._table.find_field(name), self._now
         if field is None:
             raise _invalid(f"Unknown field names: {name.lower()}")
         source = (field.id, _INDEXED.get(field.type))
-        return Formula(lambda record: read(record, field), source=source)
+        return Formula(lambda record: read_cell(record, field, now), source=source)
 
     def _arguments(self) -> list[Formula]:
         self._expect("symbol", "(")

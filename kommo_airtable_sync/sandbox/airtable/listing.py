@@ -109,8 +109,7 @@ def _select(state: State, table: Table, given: Mapping[str, Json]) -> list[str]:
 def _filtered(state: State, table: Table, text: str) -> Iterable[Record]:
     if not text:
         return table.records.values()
-    now = state.clock.now()
-    formula = compile_formula(text, table, lambda record, field: read_cell(record, field, now))
+    formula = compile_formula(text, table, state.clock.now())
     return [each for each in _candidates(state, table, formula) if formula.keeps(each)]
 
 

@@ -11,39 +11,32 @@ from kommo_airtable_sync.sandbox.http_log import RateWindow
 
 
 class Settings(BaseModel):
-    """The JSON of ``/_control/settings``. Section numbers are those of the API reference.
-
-    Attributes:
-        latency_seconds: every call waits so long before it is applied.
-        rate_limit: ``strict`` = after an excess every call is a 429 for 30 s x ``lock_scale``;
-            ``soft`` = only the calls in excess are refused; ``off`` (section 2).
-        requests_per_second: of a base, all tokens together.
-        token_requests_per_second: of a token, all bases together.
-        throttle_shape: body of a rate 429: as documented or as seen on the wire (1.10).
-        retry_after: send that header with a rate 429 (unknown).
-        monthly_quota: record calls a month; None = no limit. Schema calls go on (section 2).
-        quota_used: calls counted so far.
-        serialised_upserts: False = an upsert does not see rows created after it arrived, so that
-            concurrent upserts of a new key all create (section 8).
-        several_matches_type: error type when a key matches several rows (unknown).
-        missing: a missing record or table is the 403 of today's docs or the 404 of 2022 (1.3).
-        offset_life_seconds: a page's offset dies after so long without use (1.2).
-    """
+    """The JSON of ``/_control/settings``. Section numbers are those of the API reference."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
+    # Every call waits so long before it is applied.
     latency_seconds: float = Field(default=0.0, ge=0)
+    # strict: after an excess every call is a 429 for 30 s x lock_scale; soft: only the excess (2).
     rate_limit: Literal["strict", "soft", "off"] = "strict"
+    lock_scale: float = Field(default=1.0, ge=0)
+    # Of a base, all tokens together, and of a token, all bases together.
     requests_per_second: int = Field(default=5, ge=1)
     token_requests_per_second: int = Field(default=50, ge=1)
-    lock_scale: float = Field(default=1.0, ge=0)
+    # Body of a rate 429, documented or as seen on the wire (1.10); its header is unknown.
     throttle_shape: Literal["error", "errors"] = "errors"
     retry_after: bool = False
+    # Record calls a month, None = no limit; schema calls go on (2).
     monthly_quota: int | None = Field(default=None, ge=0)
     quota_used: int = Field(default=0, ge=0)
+    # False: an upsert does not see rows created after it arrived, so that concurrent ones of a
+    # new key all create (8).
     serialised_upserts: bool = True
+    # Error type when a key matches several rows (unknown).
     several_matches_type: str = "INVALID_RECORDS"
+    # A missing record or table: the 403 of today's docs, or the 404 of 2022 (1.3).
     missing: Literal["403", "404"] = "403"
+    # A page's offset dies after so long without use (1.2).
     offset_life_seconds: float = Field(default=300.0, gt=0)
 
 

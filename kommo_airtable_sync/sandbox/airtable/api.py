@@ -35,7 +35,7 @@ class Call:
         method: HTTP method.
         route: pattern of its path, ``unknown`` if there is none or an id is malformed.
         ids: what the path names: ``base``, ``table`` (id or name), ``record``.
-        query: by name; ``x[]`` as lists, ``sort[i][..]`` as objects.
+        query: by name; ``x[]`` as lists.
         headers: names in lower case.
         content: the raw body.
         seen: rows created after this point of the change log match no upsert; None = all do.

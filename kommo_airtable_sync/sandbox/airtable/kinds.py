@@ -103,7 +103,7 @@ def spell(instant: datetime) -> str:
 
 
 def as_text(value: Json) -> str:
-    """A cell as text, as formulas and sorting see lists and objects."""
+    """A cell as text, as formulas see lists and objects."""
     if isinstance(value, list):
         return ", ".join(as_text(each) for each in cast("list[Json]", value))
     if isinstance(value, dict):

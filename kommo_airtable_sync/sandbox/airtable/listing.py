@@ -1,39 +1,39 @@
-"""List records: parameters, filter, order, pages and offsets that expire (reference 1.2)."""
+"""List records: filter, pages and offsets that expire (reference 1.2).
+
+Views, sorting and cells as text are refused, never ignored: a sync has no use for them.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
 from kommo_airtable_sync.sandbox.airtable.formula import RECORD_ID, Formula, compile_formula
-from kommo_airtable_sync.sandbox.airtable.kinds import as_text, read_cell
+from kommo_airtable_sync.sandbox.airtable.kinds import read_cell
 from kommo_airtable_sync.sandbox.airtable.refusal import Refusal, bad_request, refuse
-from kommo_airtable_sync.sandbox.airtable.schema import Field, Record, Table, is_id
-from kommo_airtable_sync.sandbox.airtable.schema_edits import body_object
+from kommo_airtable_sync.sandbox.airtable.schema import Record, Table
 from kommo_airtable_sync.sandbox.airtable.state import State
 
 Json = Any
 PAGE = 100
 _OFFSET = re.compile(r"itr[0-9A-Za-z]{14}/rec[0-9A-Za-z]{14}")
-_SORT = re.compile(r"sort\[(\d+)\]\[(field|direction)\]")
+_KNOWN = frozenset((
+    "cellFormat", "fields", "filterByFormula", "maxRecords", "offset", "pageSize",
+    "returnFieldsByFieldId", "timeZone", "userLocale"
+))  # fmt: skip
 
 
 def query_parameters(query: str) -> dict[str, Json]:
     """A query string in the form that POST ``listRecords`` takes as JSON."""
     found: dict[str, Json] = {}
-    sorts: dict[int, dict[str, str]] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
-        sort = _SORT.fullmatch(name)
-        if sort:
-            sorts.setdefault(int(sort[1]), {})[sort[2]] = value
-        elif name.endswith("[]"):
-            found.setdefault(name, []).append(value)
+        if name.endswith("[]"):
+            found.setdefault(name[:-2], []).append(value)
         else:
             found[name] = value
-    lists = {name.removesuffix("[]"): value for name, value in found.items()}
-    return {**lists, "sort": [sorts[each] for each in sorted(sorts)]}
+    return found
 
 
 def show_record(state: State, table: Table, record: Record, given: Mapping[str, Json]) -> Json:
@@ -62,8 +62,8 @@ def list_page(state: State, table: Table, given: Mapping[str, Json]) -> Json:
     Pages are no snapshot: which records is decided at the first, cells are read at each.
     """
     size = min(_whole(given, "pageSize", PAGE), PAGE)
-    if (given.get("cellFormat") or "json") != "json":
-        raise bad_request("The sandbox knows cellFormat json only")
+    if not _KNOWN.issuperset(given) or (given.get("cellFormat") or "json") != "json":
+        raise bad_request(f"The sandbox lists by {sorted(_KNOWN)}, cellFormat json")
     now, offset = state.clock.now().timestamp(), str(given.get("offset") or "")
     _forget_offsets(state, now)
     ids, start = _resume(state, offset) if offset else (_select(state, table, given), 0)
@@ -92,17 +92,8 @@ def _resume(state: State, offset: str) -> tuple[list[str], int]:
 
 
 def _select(state: State, table: Table, given: Mapping[str, Json]) -> list[str]:
-    view = given.get("view")
-    if view and not any(view in (each["id"], each["name"]) for each in table.views):
-        raise refuse(f"VIEW_{'ID' if is_id(view, 'viw') else 'NAME'}_NOT_FOUND", str(view))
     most = _whole(given, "maxRecords", len(table.records) or 1)
     found = _filtered(state, table, str(given.get("filterByFormula") or ""))
-    for each in reversed(given.get("sort") or []):
-        asked = body_object(each)
-        if asked.get("direction", "asc") not in ("asc", "desc"):
-            raise bad_request()
-        key = _sort_key(state, table.field_of(str(asked.get("field"))))
-        found = sorted(found, key=key, reverse=asked.get("direction") == "desc")
     return [each.id for each in found][:most]
 
 
@@ -121,21 +112,6 @@ def _candidates(state: State, table: Table, formula: Formula) -> Iterable[Record
         by_id = field_id == RECORD_ID
         ids |= dict.fromkeys([value] if by_id else state.data.matching(table, {field_id: value}))
     return [table.records[each] for each in ids if each in table.records]
-
-
-def _sort_key(state: State, field: Field) -> Callable[[Record], Json]:
-    """Blanks first; select options in their order."""
-    order, now = field.choice_names(), state.clock.now()
-
-    def key(record: Record) -> Json:
-        value = read_cell(record, field, now)
-        if isinstance(value, str) and value in order:
-            return (1, order.index(value), "")
-        if isinstance(value, (int, float)):
-            return (1, value, "")
-        return (0, 0, "") if value is None else (2, 0, as_text(value))
-
-    return key
 
 
 def _whole(given: Mapping[str, Json], name: str, default: int) -> int:

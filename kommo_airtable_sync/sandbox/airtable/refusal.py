@@ -43,8 +43,6 @@ _ERRORS: dict[str, tuple[int, str]] = {
     "ROW_DOES_NOT_EXIST": (422, "Record ID {0} does not exist in this table"),
     "INVALID_OFFSET_VALUE": (422, "The value of offset {0} is invalid"),
     "INVALID_FILTER_BY_FORMULA": (422, "The formula for filtering records is invalid: {0}"),
-    "VIEW_NAME_NOT_FOUND": (422, "View {0} not found"),
-    "VIEW_ID_NOT_FOUND": (422, "View {0} not found"),
     "DUPLICATE_TABLE_NAME": (422, 'Duplicate or empty table name: "{0}"'),
     "DUPLICATE_OR_EMPTY_FIELD_NAME": (422, 'Duplicate or empty field name: "{0}"'),
     "UNSUPPORTED_FIELD_TYPE_FOR_CREATE": (

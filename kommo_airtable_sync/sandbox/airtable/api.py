@@ -70,11 +70,10 @@ class Call:
 
     @property
     def table(self) -> Table:
-        """The table, or 403 as documented, or the 404 of 2022."""
-        name, legacy = self.ids["table"], self.state.settings.missing == "404"
-        table = self.base.find_table(name)
+        """The table, or 403, or 404."""
+        table = self.base.find_table(self.ids["table"])
         if table is None:
-            raise refuse("TABLE_NOT_FOUND", name, self.base.id) if legacy else not_yours()
+            raise self.missing("TABLE_NOT_FOUND", self.ids["table"], self.base.id)
         return table
 
     @property
@@ -89,10 +88,9 @@ class Call:
         except ValueError:
             raise refuse("INVALID_REQUEST_BODY") from None
 
-    def missing_record(self) -> Refusal:
-        """Like a missing table."""
-        legacy = self.state.settings.missing == "404"
-        return refuse("MODEL_ID_NOT_FOUND") if legacy else not_yours()
+    def missing(self, kind: str, *parts: str) -> Refusal:
+        """403 as documented today, or the 404 of 2022."""
+        return refuse(kind, *parts) if self.state.settings.missing == "404" else not_yours()
 
 
 def _whoami(call: Call) -> Json:
@@ -132,7 +130,7 @@ def _get(call: Call) -> Json:
     for table in (call.table, *call.base.tables.values()):
         if wanted in table.records:
             return show_record(call.state, table, table.records[wanted], call.query)
-    raise call.missing_record()
+    raise call.missing("MODEL_ID_NOT_FOUND")
 
 
 def _write(call: Call) -> Json:
@@ -160,7 +158,7 @@ def _write(call: Call) -> Json:
 def _delete(call: Call) -> Json:
     table, item = call.table, call.ids.get("record", "")
     if item and item not in table.records:
-        raise call.missing_record()
+        raise call.missing("MODEL_ID_NOT_FOUND")
     ids = [item] if item else list[str](call.query.get("records") or [])
     if not all(is_id(each, "rec") for each in ids):
         raise bad_request()

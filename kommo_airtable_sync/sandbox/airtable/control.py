@@ -38,7 +38,7 @@ from kommo_airtable_sync.sandbox.airtable.refusal import (
     not_found,
     refusal_answer,
 )
-from kommo_airtable_sync.sandbox.airtable.schema import Field, Table
+from kommo_airtable_sync.sandbox.airtable.schema import LINK, Field, Table
 from kommo_airtable_sync.sandbox.airtable.schema_edits import (
     body_object,
     check_name,
@@ -90,7 +90,7 @@ def _edit(
         case "GET", ["records"]:
             records = table.records.values()
             return {"records": [show_record(state, table, each, {}) for each in records]}
-        case "POST" | "PATCH", ["records", *ids]:
+        case "POST" | "PATCH", ["records", *ids] if len(ids) == (method == "PATCH"):
             row = {"fields": given.get("fields"), **({"id": ids[0]} if ids else {})}
             body = {"records": [row], "typecast": given.get("typecast")}
             written = write_records(state, table, body, actor, creates=not ids)
@@ -129,14 +129,17 @@ def _change_field(state: State, table: Table, field: Field, given: dict[str, Jso
     check_name(table, name, field)
     field.name = name
     if "type" in given:
-        field.type = str(given["type"])
-        set_options(state.ids, field, given.get("options") or {})
+        retyped = Field(field.id, name, str(given["type"]))
+        if LINK in (field.type, retyped.type):
+            raise bad_request("A link stays a link")
+        set_options(state.ids, retyped, given.get("options") or {})
+        table.fields[field.id] = retyped
         table.indexes.pop(field.id, None)
         writer = Writer(table, state.ids, state.users)
         for record in table.records.values():
             if field.id in record.cells:
-                _refit(writer, field, record.cells)
-    return field.json()
+                _refit(writer, retyped, record.cells)
+    return table.fields[field.id].json()
 
 
 def _refit(writer: Writer, field: Field, cells: dict[str, Json]) -> None:

@@ -55,7 +55,8 @@ def write_records(
         found = None if creates else _find(state, table, each, cells, merge, seen)
         if found and replace:
             cells = {**_cleared(table, found), **cells}
-        _refuse_chosen(state, table, found, cells)
+        if actor.source == "publicApi":
+            _refuse_chosen(state, table, found, cells)
         rows.append((found, cells))
     ids = [found.id for found, _ in rows if found]
     if len(set(ids)) < len(ids):

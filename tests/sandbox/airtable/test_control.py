@@ -91,6 +91,9 @@ def test_a_retyped_field_keeps_what_the_new_type_can_take(api: Caller) -> None:
     assert "Region Code" not in api.get(texts[1])
     upserted = api.upsert({"Region Code": "UK"}, on=["Region Code"])[1]
     assert upserted["updatedRecords"] == [texts[0]]
+    for wrong in ({"type": "nonsense"}, {"type": "number"}, {"type": "multipleRecordLinks"}):
+        assert api.control("PATCH", "fields/Region Code", wrong, DEALS)[0] == 422
+    assert api.get(texts[0])["Region Code"] == "UK"
     number = {"type": "number", "options": {"precision": 0}}
     api.control("PATCH", "fields/Region Code", number, DEALS)
     assert "Region Code" not in api.get(texts[0])
@@ -152,6 +155,11 @@ def test_reset_brings_the_seeded_base_back_with_the_same_ids(api: Caller) -> Non
 
 
 def test_unknown_paths_and_bad_bodies_are_refused(api: Caller) -> None:
-    for method, path in (("GET", "nonsense"), ("PUT", "records"), ("GET", "reset")):
+    for method, path in (
+        ("GET", "nonsense"),
+        ("PUT", "records"),
+        ("GET", "reset"),
+        ("PATCH", "records"),
+    ):
         assert api.control(method, path)[0] == 404
     assert api.control("POST", "tokens", [1])[0] == 422

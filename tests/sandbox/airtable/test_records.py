@@ -216,6 +216,8 @@ def test_one_leads_field_can_be_refused_while_its_neighbours_pass(api: Caller) -
     assert api.upsert({"Kommo Deal ID": 1, "Seats": 1}, {"Kommo Deal ID": 2})[0] == 200
     record = api.upsert({"Kommo Deal ID": 2})[1]["records"][0]["id"]
     assert api.refused("PATCH", f"Deals/{record}", body={"fields": {"Seats": 1}})[0] == 422
+    by_hand = api.control("PATCH", f"records/{record}", {"fields": {"Seats": 5}})
+    assert by_hand[1]["fields"]["Seats"] == 5
     api.control("DELETE", "refusals")
     assert api.upsert({"Kommo Deal ID": 2, "Seats": 1})[0] == 200
 

@@ -59,8 +59,3 @@ def make_server(model: AirtableModel, host: str, port: int) -> uvicorn.Server:
         access_log=False,
     )
     return uvicorn.Server(config)
-
-
-def serve(model: AirtableModel, host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM."""
-    make_server(model, host, port).run()

@@ -13,7 +13,7 @@ JSON in and out, no token, no limits: a tool for the same machine.
     GET, POST, DELETE  /_control/faults          a Fault | all
     GET, POST, DELETE  /_control/refusals        {"field", "key"}: one lead's field is refused
     GET, PATCH     /_control/settings
-    POST           /_control/tokens              {"token", "user"?, "scopes"?, "bases"?, "role"?}
+    POST           /_control/tokens              {"token", "user"?, "scopes"?, "bases"?}
     POST           /_control/reset
 """
 
@@ -26,22 +26,28 @@ from urllib.parse import parse_qsl, unquote
 
 from pydantic import ValidationError
 
-from kommo_airtable_sync.sandbox.airtable.access import Token
-from kommo_airtable_sync.sandbox.airtable.answers import Answer, json_answer, refusal_answer
-from kommo_airtable_sync.sandbox.airtable.cells import Writer, as_text
 from kommo_airtable_sync.sandbox.airtable.data import Actor
-from kommo_airtable_sync.sandbox.airtable.meta import rename_field
-from kommo_airtable_sync.sandbox.airtable.model import PERSON, AirtableModel
-from kommo_airtable_sync.sandbox.airtable.reading import Reader
-from kommo_airtable_sync.sandbox.airtable.refusal import Refusal, bad_request, not_found, typed
-from kommo_airtable_sync.sandbox.airtable.schema import (
-    Base,
-    Field,
-    Table,
-    new_choice,
-    new_field,
+from kommo_airtable_sync.sandbox.airtable.kinds import Writer
+from kommo_airtable_sync.sandbox.airtable.listing import show_record
+from kommo_airtable_sync.sandbox.airtable.model import AirtableModel
+from kommo_airtable_sync.sandbox.airtable.refusal import (
+    Answer,
+    Refusal,
+    bad_request,
+    json_answer,
+    not_found,
+    refusal_answer,
 )
-from kommo_airtable_sync.sandbox.airtable.writing import Writing, body_object
+from kommo_airtable_sync.sandbox.airtable.schema import LINK, Field, Table
+from kommo_airtable_sync.sandbox.airtable.schema_edits import (
+    body_object,
+    check_name,
+    drop_field,
+    new_field,
+    set_options,
+)
+from kommo_airtable_sync.sandbox.airtable.state import PERSON, State, Token
+from kommo_airtable_sync.sandbox.airtable.writing import write_records
 from kommo_airtable_sync.sandbox.faults import Fault
 
 Json = Any
@@ -58,187 +64,144 @@ def handle_control(model: AirtableModel, method: str, path: str, query: str, bod
         query: the raw query string.
         body: JSON, or empty.
     """
+    parts = [unquote(each) for each in path.removeprefix(PREFIX).split("/")]
     with model.lock:
-        control = _Control(model, dict(parse_qsl(query)))
         try:
-            parts = [unquote(each) for each in path.removeprefix(PREFIX).split("/")]
-            return json_answer(200, control.serve(method, parts, json.loads(body or b"{}")))
+            given = body_object(json.loads(body or b"{}"))
+            asked = dict(parse_qsl(query))
+            if parts[0] in ("records", "fields", "options"):
+                return json_answer(200, _edit(model, method, parts, asked.get("table", ""), given))
+            return json_answer(200, _stage(model, method, parts, asked, given))
         except Refusal as refusal:
             return refusal_answer(refusal)
         except ValidationError as error:
             return refusal_answer(bad_request(str(error)))
-        except ValueError:
-            return refusal_answer(bad_request("The body is not JSON, or a number is not one"))
+        except (KeyError, ValueError) as error:
+            return refusal_answer(bad_request(f"Not as it should be: {error!r}"))
 
 
-class _Control:
-    def __init__(self, model: AirtableModel, query: Mapping[str, str]) -> None:
-        self._model = model
-        self._query = query
+def _edit(
+    state: State, method: str, parts: list[str], table_name: str, given: dict[str, Json]
+) -> Json:
+    """What a person does in the grid."""
+    actor = Actor("client", PERSON["id"], state.clock.now())
+    table = _table(state, table_name, parts[1] if parts[0] == "records" and parts[1:] else "")
+    match method, parts:
+        case "GET", ["records"]:
+            records = table.records.values()
+            return {"records": [show_record(state, table, each, {}) for each in records]}
+        case "POST" | "PATCH", ["records", *ids] if len(ids) == (method == "PATCH"):
+            row = {"fields": given.get("fields"), **({"id": ids[0]} if ids else {})}
+            body = {"records": [row], "typecast": given.get("typecast")}
+            written = write_records(state, table, body, actor, creates=not ids)
+            return show_record(state, table, written.records[0], {})
+        case "DELETE", ["records", record_id]:
+            state.data.delete(table, table.records[record_id], actor)
+            return {"id": record_id, "deleted": True}
+        case "POST", ["fields"]:
+            return new_field(state.ids, table, given, by_person=True).json()
+        case "PATCH", ["fields", name]:
+            return _change_field(state, table, table.field_of(name), given)
+        case "DELETE", ["fields", name]:
+            field = table.field_of(name)
+            if field is table.primary:
+                raise bad_request("The primary field cannot be deleted")
+            drop_field(table, field)
+            return {"id": field.id, "deleted": True}
+        case "POST", ["options", name]:
+            table.field_of(name).add_choice(state.ids, str(given["name"]))
+            return table.field_of(name).json()
+        case _:
+            raise not_found()
 
-    def serve(self, method: str, parts: list[str], body: Json) -> Json:
-        given = body_object(body)
-        match parts:
-            case ["records" | "fields" | "options", *_]:
-                return self._edit(method, parts, given)
-            case ["requests" | "writes" as which]:
-                return self._log(method, which)
-            case ["faults"]:
-                return self._faults(method, given)
-            case ["refusals"]:
-                return self._refusals(method, given)
-            case ["settings"] if method in ("GET", "PATCH"):
-                for name, value in given.items():
-                    if name not in type(self._model.settings).model_fields:
-                        raise bad_request(f"No such setting: {name}")
-                    setattr(self._model.settings, name, value)
-                return self._model.settings.model_dump()
-            case ["tokens"] if method == "POST":
-                secret = str(given.pop("token", ""))
-                self._model.tokens[secret] = Token.model_validate({"user": PERSON["id"], **given})
-                return {}
-            case ["reset"] if method == "POST":
-                self._model.reset()
-                return {}
-            case _:
-                raise not_found()
 
-    def _edit(self, method: str, parts: list[str], given: dict[str, Json]) -> Json:
-        match method, parts:
-            case "GET", ["records"]:
-                base, table = self._table()
-                reader = Reader(base, self._model.users, self._model.clock.now())
-                return {"records": [reader.record(table, r) for r in table.records.values()]}
-            case "POST", ["records"]:
-                base, table = self._table()
-                return self._write_record(base, table, "", given)
-            case (("PATCH" | "DELETE"), ["records", record_id]):
-                base, table = self._table_with(record_id)
-                if method == "PATCH":
-                    return self._write_record(base, table, record_id, given)
-                self._model.data.delete(base, table, table.records[record_id], self._person())
-                return {"id": record_id, "deleted": True}
-            case "POST", ["fields"]:
-                base, table = self._table()
-                return new_field(self._model.ids, base, table, given, any_type=True).json()
-            case (("PATCH" | "DELETE"), ["fields", name]):
-                base, table = self._table()
-                field = table.field_of(name)
-                if method == "DELETE":
-                    return self._delete_field(base, table, field)
-                return self._change_field(base, table, field, given)
-            case "POST", ["options", name]:
-                field = self._table()[1].field_of(name)
-                field.choices.append(new_choice(self._model.ids, str(given["name"])))
-                return field.json()
-            case _:
-                raise not_found()
+def _table(state: State, name: str, record_id: str) -> Table:
+    for base in state.bases.values():
+        for table in base.tables.values():
+            if record_id in table.records or base.find_table(name) is table:
+                return table
+    raise not_found()
 
-    def _person(self) -> Actor:
-        return Actor("client", PERSON["id"], self._model.clock.now())
 
-    def _table(self) -> tuple[Base, Table]:
-        wanted = self._query.get("table", "")
-        for base in self._model.bases.values():
-            table = base.find_table(wanted)
-            if table is not None:
-                return base, table
-        raise typed(404, "NO_SUCH_TABLE", f'No table "{wanted}": give ?table=name or id')
-
-    def _table_with(self, record_id: str) -> tuple[Base, Table]:
-        for base in self._model.bases.values():
-            for table in base.tables.values():
-                if record_id in table.records:
-                    return base, table
-        raise typed(404, "NO_SUCH_RECORD", f"No record {record_id}")
-
-    def _write_record(
-        self, base: Base, table: Table, record_id: str, given: dict[str, Json]
-    ) -> Json:
-        model = self._model
-        writing = Writing(model.data, model.ids, model.users, model.settings, set())
-        actor = self._person()
-        body = {"fields": given.get("fields"), "typecast": given.get("typecast")}
-        if record_id:
-            written = writing.update_one(base, table, record_id, body, actor, replace=False)
-        else:
-            written = writing.create(base, table, body, actor)
-        return Reader(base, model.users, actor.at).record(table, written.records[0])
-
-    def _change_field(self, base: Base, table: Table, field: Field, given: dict[str, Json]) -> Json:
-        rename_field(table, field, str(given.get("name", field.name)))
-        if "type" in given:
-            self._retype(base, table, field, str(given["type"]), given.get("options") or {})
-        return field.json()
-
-    def _retype(self, base: Base, table: Table, field: Field, kind: str, options: Json) -> None:
-        """As in the UI: values that the new type cannot take are lost."""
-        if "choices" in options:
-            ids = self._model.ids
-            options["choices"] = [new_choice(ids, each["name"]) for each in options["choices"]]
+def _change_field(state: State, table: Table, field: Field, given: dict[str, Json]) -> Json:
+    """Rename, or retype: values that do not fit the new type as they are are lost."""
+    name = str(given.get("name", field.name))
+    check_name(table, name, field)
+    field.name = name
+    if "type" in given:
+        retyped = Field(field.id, name, str(given["type"]))
+        if LINK in (field.type, retyped.type):
+            raise bad_request("A link stays a link")
+        set_options(state.ids, retyped, given.get("options") or {})
+        table.fields[field.id] = retyped
         table.indexes.pop(field.id, None)
-        field.type, field.options = kind, options
-        writer = Writer(base, self._model.ids, self._model.users, typecast=True)
+        writer = Writer(table, state.ids, state.users)
         for record in table.records.values():
-            old = record.cells.pop(field.id, None)
-            try:
-                new = None if old is None else writer.cell(field, _retypable(old, kind))
-            except Refusal:
-                new = None
-            if new is not None:
-                record.cells[field.id] = new
-        self._model.data.create_missing(base, writer, self._person())
-
-    def _delete_field(self, base: Base, table: Table, field: Field) -> Json:
-        if field is table.primary:
-            raise bad_request("The primary field cannot be deleted")
-        inverse_id = field.options.get("inverseLinkFieldId")
-        if inverse_id:
-            other = base.tables[field.options["linkedTableId"]]
-            _drop_field(other, other.fields[inverse_id])
-        _drop_field(table, field)
-        return {"id": field.id, "deleted": True}
-
-    def _log(self, method: str, which: str) -> Json:
-        data, log = self._model.data, self._model.requests
-        if method == "DELETE":
-            (log.reset if which == "requests" else data.changes.clear)()
-            return {}
-        if which == "requests":
-            shown = log.as_json()
-            return {**shown, "log": []} if self._query.get("log") == "0" else shown
-        table, source = self._query.get("table"), self._query.get("source")
-        found = [
-            each.json()
-            for each in data.changes_since(int(self._query.get("since", 0)))
-            if table in (None, each.table.name, each.table.id)
-            and source in (None, each.actor.source)
-        ]
-        return {"writes": found}
-
-    def _faults(self, method: str, given: dict[str, Json]) -> Json:
-        if method == "DELETE":
-            self._model.faults.clear()
-        elif method == "POST":
-            self._model.faults.add(Fault.model_validate(given))
-        return {"faults": [each.model_dump() for each in self._model.faults.current()]}
-
-    def _refusals(self, method: str, given: dict[str, Json]) -> Json:
-        refused = self._model.refused
-        if method == "DELETE":
-            refused.clear()
-        elif method == "POST":
-            refused.add((str(given["field"]), str(given["key"])))
-        return {"refusals": [{"field": each, "key": key} for each, key in sorted(refused)]}
+            if field.id in record.cells:
+                _refit(writer, retyped, record.cells)
+    return table.fields[field.id].json()
 
 
-def _retypable(value: Json, kind: str) -> Json:
-    return [value] if kind == "multipleSelects" and isinstance(value, str) else as_text(value)
+def _refit(writer: Writer, field: Field, cells: dict[str, Json]) -> None:
+    try:
+        cells[field.id] = writer.cell(field, cells[field.id])
+    except Refusal:
+        del cells[field.id]
 
 
-def _drop_field(table: Table, field: Field) -> None:
-    del table.fields[field.id]
-    table.rename_fields()
-    table.indexes.pop(field.id, None)
-    for record in table.records.values():
-        record.cells.pop(field.id, None)
+def _stage(
+    state: State,
+    method: str,
+    parts: list[str],
+    asked: Mapping[str, str],
+    given: dict[str, Json],
+) -> Json:
+    """Logs, faults and settings."""
+    match method, parts:
+        case "GET", ["requests"]:
+            shown = state.requests.as_json()
+            return {**shown, "log": []} if asked.get("log") == "0" else shown
+        case "DELETE", ["requests"]:
+            state.requests.reset()
+        case "GET", ["writes"]:
+            table, source = asked.get("table"), asked.get("source")
+            changes = state.data.changes_since(int(asked.get("since", 0)))
+            changes = [e for e in changes if table in (None, e.table.name, e.table.id)]
+            return {"writes": [e.json() for e in changes if source in (None, e.actor.source)]}
+        case "DELETE", ["writes"]:
+            state.data.changes.clear()
+        case "POST", ["faults"]:
+            state.faults.add(Fault.model_validate(given))
+        case "DELETE", ["faults"]:
+            state.faults.clear()
+        case "POST", ["refusals"]:
+            state.refused.add((str(given["field"]), str(given["key"])))
+        case "DELETE", ["refusals"]:
+            state.refused.clear()
+        case "PATCH", ["settings"]:
+            wrong = set(given) - set(type(state.settings).model_fields)
+            if wrong:
+                raise bad_request(f"No such settings: {wrong}")
+            for name, value in given.items():
+                setattr(state.settings, name, value)
+        case "POST", ["tokens"]:
+            secret = str(given.pop("token"))
+            state.tokens[secret] = Token.model_validate(given)
+        case "POST", ["reset"]:
+            state.reset()
+        case "GET", ["faults" | "refusals" | "settings"]:
+            pass
+        case _:
+            raise not_found()
+    return _shown(state, parts[0])
+
+
+def _shown(state: State, what: str) -> Json:
+    """How things now stand, which is the answer to setting them as well."""
+    refused = [{"field": field, "key": key} for field, key in sorted(state.refused)]
+    shown: dict[str, Json] = {
+        "settings": state.settings.model_dump(),
+        "faults": {"faults": [each.model_dump() for each in state.faults.current()]},
+        "refusals": {"refusals": refused},
+    }
+    return shown.get(what, {})

@@ -4,92 +4,79 @@ from __future__ import annotations
 
 from typing import Any
 
-from kommo_airtable_sync.sandbox.airtable.schema import Base, Ids, new_field, new_table
+from kommo_airtable_sync.sandbox.airtable.schema import LINK, Base, Ids
+from kommo_airtable_sync.sandbox.airtable.schema_edits import new_field, new_table
 
 Json = Any
 BASE_ID = "appSandbox0000000"
+_TEXT = "singleLineText"
 _DAY = {"dateFormat": {"name": "iso", "format": "YYYY-MM-DD"}}
 _INSTANT = {**_DAY, "timeFormat": {"name": "24hour", "format": "HH:mm"}, "timeZone": "utc"}
 _MONEY = {"precision": 2, "symbol": "$"}
 _WHOLE = {"precision": 0}
 
-# The names of the Kommo stand-in's account, so that a mapping needs no create_options.
-STAGES = (
-    "New", "Qualified", "Proposal", "Negotiation", "Won", "Lost", "In Progress", "Onboarding",
-    "Contract Sent", "Discovery", "Pilot", "Procurement"
-)  # fmt: skip
-_PIPELINES = ("Sales", "Enterprise")
-_TAGS = ("hot", "VIP", "späť", "повтор", "newsletter", "partner", "internal", "test")
-_REGIONS = ("EU", "UK", "US")
-_PRODUCTS = ("CRM", "Chat", "Voice", "Reports")
-_SOURCES = ("Inbound", "Outbound", "Partner")
-_ONBOARDING = ("Not started", "In progress", "Done")
 
-
-def _select(names: tuple[str, ...]) -> Json:
+def _select(*names: str) -> Json:
     return {"choices": [{"name": each} for each in names]}
 
 
-def deals_fields() -> list[Json]:
-    """The fields of "Deals" in Metadata API form, the primary one first."""
-    rows: list[tuple[str, str, Json]] = [
-        ("Deal Name", "singleLineText", {}),
-        ("Kommo Deal ID", "number", _WHOLE),
-        ("Stage", "singleSelect", _select(STAGES)),
-        ("Pipeline", "singleSelect", _select(_PIPELINES)),
-        ("Amount", "currency", _MONEY),
-        ("Manager", "singleLineText", {}),
-        ("Manager Email", "email", {}),
-        ("Tags", "multipleSelects", _select(_TAGS)),
-        ("Region", "singleSelect", _select(_REGIONS)),
-        ("Region Code", "singleLineText", {}),
-        ("Seats", "number", _WHOLE),
-        ("Contract Date", "date", _DAY),
-        ("Kickoff", "dateTime", _INSTANT),
-        ("VIP", "checkbox", {"icon": "check", "color": "greenBright"}),
-        ("Products", "multipleSelects", _select(_PRODUCTS)),
-        ("Website", "url", {}),
-        ("Notes", "multilineText", {}),
-        ("Budget", "currency", _MONEY),
-        ("Source Type", "singleSelect", _select(_SOURCES)),
-        ("Created", "dateTime", _INSTANT),
-        ("Closed", "dateTime", _INSTANT),
-        ("Onboarding Status", "singleSelect", _select(_ONBOARDING)),
-        ("Sync Status", "singleLineText", {}),
-    ]
-    return [{"name": name, "type": kind, "options": options} for name, kind, options in rows]
+# Options go by the names of the Kommo stand-in's account, so that no mapping has to create any.
+_DEALS: list[tuple[str, str, Json]] = [
+    ("Deal Name", _TEXT, {}),
+    ("Kommo Deal ID", "number", _WHOLE),
+    ("Stage", "singleSelect", _select(
+        "New", "Qualified", "Proposal", "Negotiation", "Won", "Lost", "In Progress",
+        "Onboarding", "Contract Sent", "Discovery", "Pilot", "Procurement",
+    )),
+    ("Pipeline", "singleSelect", _select("Sales", "Enterprise")),
+    ("Amount", "currency", _MONEY),
+    ("Manager", _TEXT, {}),
+    ("Manager Email", "email", {}),
+    ("Tags", "multipleSelects", _select(
+        "hot", "VIP", "späť", "повтор", "newsletter", "partner", "internal", "test"
+    )),
+    ("Region", "singleSelect", _select("EU", "UK", "US")),
+    ("Region Code", _TEXT, {}),
+    ("Seats", "number", _WHOLE),
+    ("Contract Date", "date", _DAY),
+    ("Kickoff", "dateTime", _INSTANT),
+    ("VIP", "checkbox", {"icon": "check", "color": "greenBright"}),
+    ("Products", "multipleSelects", _select("CRM", "Chat", "Voice", "Reports")),
+    ("Website", "url", {}),
+    ("Notes", "multilineText", {}),
+    ("Budget", "currency", _MONEY),
+    ("Source Type", "singleSelect", _select("Inbound", "Outbound", "Partner")),
+    ("Created", "dateTime", _INSTANT),
+    ("Closed", "dateTime", _INSTANT),
+    ("Onboarding Status", "singleSelect", _select("Not started", "In progress", "Done")),
+    ("Sync Status", _TEXT, {}),
+]  # fmt: skip
+_MODIFIED: Json = {
+    "isValid": True,
+    "referencedFieldIds": [],
+    "result": {"type": "dateTime", "options": _INSTANT},
+}
+_CLIENTS: list[tuple[str, str, Json]] = [
+    ("Name", _TEXT, {}),
+    ("Kommo Contact ID", "number", _WHOLE),
+    ("Phone", "phoneNumber", {}),
+    ("Email", "email", {}),
+]
+
+
+def _definition(name: str, kind: str, options: Json) -> Json:
+    return {"name": name, "type": kind, "options": options}
 
 
 def sandbox_base(ids: Ids) -> Base:
     """A fresh base "Sandbox" without records."""
     base = Base(BASE_ID, "Sandbox")
-    deals = new_table(ids, base, "Deals", deals_fields())
-    modified: Json = {
-        "isValid": True,
-        "referencedFieldIds": [],
-        "result": {"type": "dateTime", "options": _INSTANT},
-    }
-    definition: Json = {"name": "Last Modified", "type": "lastModifiedTime", "options": modified}
-    new_field(ids, base, deals, definition, any_type=True)
-    clients = new_table(
-        ids,
-        base,
-        "Clients",
-        [
-            {"name": "Name", "type": "singleLineText"},
-            {"name": "Kommo Contact ID", "type": "number", "options": _WHOLE},
-            {"name": "Phone", "type": "phoneNumber"},
-            {"name": "Email", "type": "email"},
-        ],
-    )
-    link: Json = {
-        "name": "Deals",
-        "type": "multipleRecordLinks",
-        "options": {"linkedTableId": deals.id},
-    }
-    inverse_id = new_field(ids, base, clients, link).options["inverseLinkFieldId"]
-    deals.fields[inverse_id].name = "Client"
-    deals.rename_fields()
+    deals = new_table(ids, base, "Deals", [_definition(*each) for each in _DEALS])
+    modified = _definition("Last Modified", "lastModifiedTime", _MODIFIED)
+    new_field(ids, deals, modified, by_person=True)
+    clients = new_table(ids, base, "Clients", [_definition(*each) for each in _CLIENTS])
+    link = new_field(ids, clients, _definition("Deals", LINK, {"linkedTableId": deals.id}))
+    deals.fields[link.options["inverseLinkFieldId"]].name = "Client"
     deals.key_field = deals.field_of("Kommo Deal ID").id
     clients.key_field = clients.field_of("Kommo Contact ID").id
     return base

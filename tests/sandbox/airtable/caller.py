@@ -8,9 +8,11 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from kommo_airtable_sync.sandbox.airtable.control import handle_control
-from kommo_airtable_sync.sandbox.airtable.model import SANDBOX_TOKEN, AirtableModel
-from kommo_airtable_sync.sandbox.airtable.schema import Field, Table, new_field
+from kommo_airtable_sync.sandbox.airtable.model import AirtableModel
+from kommo_airtable_sync.sandbox.airtable.schema import Field, Table
+from kommo_airtable_sync.sandbox.airtable.schema_edits import new_field
 from kommo_airtable_sync.sandbox.airtable.seed import BASE_ID
+from kommo_airtable_sync.sandbox.airtable.state import SANDBOX_TOKEN
 
 Json = Any
 
@@ -39,14 +41,16 @@ class Caller:
         self.token = SANDBOX_TOKEN
 
     def table(self, name: str = "Deals") -> Table:
-        return self.base.table_of(name)
+        found = self.base.find_table(name)
+        assert found
+        return found
 
     def field(self, name: str, table: str = "Deals") -> Field:
         return self.table(table).field_of(name)
 
     def add_field(self, kind: str, name: str, options: Json = None, table: str = "Deals") -> Field:
         definition = {"name": name, "type": kind, "options": options or {}}
-        return new_field(self.model.ids, self.base, self.table(table), definition, any_type=True)
+        return new_field(self.model.ids, self.table(table), definition, by_person=True)
 
     def raw(self, method: str, path: str, query: Json = (), body: Json = None):
         content = body if isinstance(body, bytes) else b"" if body is None else _json(body)

@@ -14,8 +14,9 @@ import requests
 from pyairtable import Api
 
 from kommo_airtable_sync.sandbox.airtable.app import make_server
-from kommo_airtable_sync.sandbox.airtable.model import SANDBOX_TOKEN, AirtableModel
+from kommo_airtable_sync.sandbox.airtable.model import AirtableModel
 from kommo_airtable_sync.sandbox.airtable.seed import BASE_ID
+from kommo_airtable_sync.sandbox.airtable.state import SANDBOX_TOKEN
 
 HEADERS = {"Authorization": f"Bearer {SANDBOX_TOKEN}"}
 
@@ -65,7 +66,6 @@ def test_pyairtable_creates_lists_and_deletes(served: Served) -> None:
     assert [each["id"] for each in table.all()] == [each["id"] for each in made]
     found = table.all(formula="{Kommo Deal ID}=7", use_field_ids=True, fields=["Deal Name"])
     assert list(found[0]["fields"].values()) == ["d7"]
-    assert table.first(sort=["-Kommo Deal ID"])["fields"]["Deal Name"] == "d104"
     assert table.get(made[3]["id"])["fields"]["Deal Name"] == "d3"
     assert all(each["deleted"] for each in table.batch_delete([each["id"] for each in made[:12]]))
     assert len(table.all(page_size=50)) == 93
@@ -98,11 +98,9 @@ def test_pyairtable_reads_and_extends_the_schema(served: Served) -> None:
     assert schema.table("Deals").field("Stage").options.choices[0].name == "New"
     assert schema.table("Deals").field("Last Modified").type == "lastModifiedTime"
     made = base.create_table("Extra", [{"name": "Name", "type": "singleLineText"}])
-    field = made.create_field("Size", "number", options={"precision": 1})
-    field.name = "Width"
-    field.save()
-    assert made.schema().field("Width").options.precision == 1
-    assert made.create({"Width": 1.5})["fields"] == {"Width": 1.5}
+    made.create_field("Size", "number", options={"precision": 1})
+    assert made.schema().field("Size").options.precision == 1
+    assert made.create({"Size": 1.5})["fields"] == {"Size": 1.5}
 
 
 def test_pyairtable_sees_errors_as_airtables(served: Served) -> None:

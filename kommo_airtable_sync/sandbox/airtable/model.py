@@ -18,10 +18,11 @@ from kommo_airtable_sync.sandbox.airtable.refusal import (
     refuse,
 )
 from kommo_airtable_sync.sandbox.airtable.settings import Settings
-from kommo_airtable_sync.sandbox.airtable.state import State
+from kommo_airtable_sync.sandbox.airtable.state import SYNC_USER, State, Token
 from kommo_airtable_sync.sandbox.faults import ConnectionDropped, Verdict
 from kommo_airtable_sync.sandbox.http_log import Call as LoggedCall
 
+SANDBOX_TOKEN = "patSandbox0000000.sandbox"  # noqa: S105 - opens only the stand-in
 _URL_LENGTH_MAX = 16_000
 _HOST = "https://api.airtable.com"
 
@@ -43,6 +44,10 @@ class AirtableModel(State):
     def __init__(self, clock: Clock, *, seed: int = 0, settings: Settings | None = None) -> None:
         super().__init__(clock, seed=seed, settings=settings)
         self.lock = threading.RLock()
+
+    def _start(self) -> None:
+        super()._start()
+        self.tokens[SANDBOX_TOKEN] = Token(user=SYNC_USER["id"])
 
     def handle(
         self,

@@ -12,7 +12,6 @@ from kommo_airtable_sync.sandbox.airtable.settings import Limits, Settings
 from kommo_airtable_sync.sandbox.faults import Faults
 from kommo_airtable_sync.sandbox.http_log import RequestLog
 
-SANDBOX_TOKEN = "patSandbox0000000.sandbox"  # noqa: S105 - opens only the stand-in
 SYNC_USER = {"id": "usrSandbox0000000", "email": "sync@example.com", "name": "Sync"}
 PERSON = {"id": "usrPerson00000000", "email": "person@example.com", "name": "A Person"}
 SCOPES = frozenset((
@@ -58,7 +57,7 @@ class State:
         self.data = Data(self.ids)
         self.bases: dict[str, Base] = {}
         self.users = {each["id"]: each for each in (SYNC_USER, PERSON)}
-        self.tokens = {SANDBOX_TOKEN: Token(user=SYNC_USER["id"])}
+        self.tokens: dict[str, Token] = {}  # by secret
         self.faults = Faults(self._seed)
         # (field name or id, key as text): what is refused as a bad value
         self.refused: set[tuple[str, str]] = set()

@@ -8,11 +8,10 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from kommo_airtable_sync.sandbox.airtable.control import handle_control
-from kommo_airtable_sync.sandbox.airtable.model import AirtableModel
+from kommo_airtable_sync.sandbox.airtable.model import SANDBOX_TOKEN, AirtableModel
 from kommo_airtable_sync.sandbox.airtable.schema import Field, Table
 from kommo_airtable_sync.sandbox.airtable.schema_edits import new_field
 from kommo_airtable_sync.sandbox.airtable.seed import BASE_ID
-from kommo_airtable_sync.sandbox.airtable.state import SANDBOX_TOKEN
 
 Json = Any
 

@@ -14,9 +14,8 @@ import requests
 from pyairtable import Api
 
 from kommo_airtable_sync.sandbox.airtable.app import make_server
-from kommo_airtable_sync.sandbox.airtable.model import AirtableModel
+from kommo_airtable_sync.sandbox.airtable.model import SANDBOX_TOKEN, AirtableModel
 from kommo_airtable_sync.sandbox.airtable.seed import BASE_ID
-from kommo_airtable_sync.sandbox.airtable.state import SANDBOX_TOKEN
 
 HEADERS = {"Authorization": f"Bearer {SANDBOX_TOKEN}"}
 

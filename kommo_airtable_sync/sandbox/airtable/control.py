@@ -118,7 +118,7 @@ def _edit(
 def _table(state: State, name: str, record_id: str) -> Table:
     for base in state.bases.values():
         for table in base.tables.values():
-            if record_id in table.records or base.find_table(name) is table:
+            if record_id in table.records or (not record_id and base.find_table(name) is table):
                 return table
     raise not_found()
 

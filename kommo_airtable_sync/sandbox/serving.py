@@ -32,7 +32,9 @@ def serve_both(kommo_port: int, airtable_port: int, *, fast: bool, leads: int = 
     kommo.seed_account()
     airtable = AirtableModel(clock)
     airtable.seed_base()
-    if not fast:
+    if fast:
+        airtable.settings.lock_scale = FAST_LOCK_SCALE
+    else:
         kommo.settings.latency_seconds = LATENCY_SECONDS
         airtable.settings.latency_seconds = LATENCY_SECONDS
     if leads:

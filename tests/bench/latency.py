@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -116,16 +117,35 @@ def overlaps(stack: Stack) -> int:
     return sum(1 for one, two in pairwise(spans) if two[0] < one[1])
 
 
-def run(folder: Path, patterns: list[str], *, stock: bool) -> list[dict[str, Any]]:
-    """Measure the patterns, each on a fresh product; the first event of all is among them."""
+def run(folder: Path, patterns: list[str]) -> list[dict[str, Any]]:
+    """Each pattern on the warm path and on the stock path, each on a fresh product.
+
+    The first event of all is among the measured ones. The sparse pattern is mostly waiting, so
+    both paths play it at the same time, ten seconds apart; the others one after the other.
+    """
     results: list[dict[str, Any]] = []
     for pattern in patterns:
-        kind = StockStack if stock else Stack
-        with kind(folder / f"{pattern}-{'stock' if stock else 'warm'}") as stack:
-            stack.start()
-            figures = play(stack, pattern)
-            figures["path"] = "stock" if stock else "warm"
-            figures["overlapping_runs"] = overlaps(stack)
-            results.append(figures)
-            print(figures, flush=True)
+        if pattern == "sparse":
+            with ThreadPoolExecutor(2) as pool:
+                both = [
+                    pool.submit(measure, folder, pattern, stock=stock, delay_seconds=10.0 * stock)
+                    for stock in (False, True)
+                ]
+                results += [item.result() for item in both]
+        else:
+            results += [measure(folder, pattern, stock=stock) for stock in (False, True)]
     return results
+
+
+def measure(
+    folder: Path, pattern: str, *, stock: bool, delay_seconds: float = 0.0
+) -> dict[str, Any]:
+    """One pattern on one path."""
+    path = "stock" if stock else "warm"
+    kind = StockStack if stock else Stack
+    with kind(folder / f"{pattern}-{path}") as stack:
+        stack.start()
+        time.sleep(delay_seconds)
+        figures = {"path": path, **play(stack, pattern), "overlapping_runs": overlaps(stack)}
+    print(figures, flush=True)
+    return figures

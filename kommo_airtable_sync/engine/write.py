@@ -44,11 +44,19 @@ def _keep_unchanged(engine: Engine, batch: Batch) -> None:
 
 
 def _next_rows(batch: Batch) -> list[PlannedRow]:
-    """Up to ten rows of one kind: typecast holds for a whole request."""
+    """Up to ten rows of one kind, typecast holding for a whole request, and of ten records.
+
+    Two leads share a record only after somebody changed a key cell; one request for both would be
+    refused.
+    """
     typecast = any(row.typecast for row in batch.rows)
-    rows = [row for row in batch.rows if row.typecast == typecast][:RECORDS_PER_WRITE]
-    batch.rows = [row for row in batch.rows if row not in rows]
-    return rows
+    rows: dict[str, PlannedRow] = {}
+    for row in batch.rows:
+        if row.typecast == typecast and len(rows) < RECORDS_PER_WRITE:
+            rows.setdefault(row.record_id or row.key, row)
+    chosen = {row.key for row in rows.values()}
+    batch.rows = [row for row in batch.rows if row.key not in chosen]
+    return list(rows.values())
 
 
 def _yield_to_live(engine: Engine, batch: Batch) -> None:
@@ -123,6 +131,9 @@ def _acknowledge(
             outcomes.append((row, Outcome("retry", error=failed.reason)))
             continue
         done.append(Acknowledged(replace(row.entry, record_id=record_id, fields=fields)))
+        if mapping.lead_id_of(record["fields"].get(mapping.key.id)) != row.lead_id:
+            outcomes.append((row, Outcome("dead", error=_key_changed(mapping.key.name, row))))
+            continue
         outcome = "created" if record_id in created_ids else "updated"
         outcomes.append((row, Outcome("done", outcome)))
         batch.links.append((row.lead_id, record_id, outcome))
@@ -132,6 +143,13 @@ def _acknowledge(
     batch.counts.update(entry.outcome for _, entry in outcomes if entry.outcome)
     if len(done) < len(rows):
         engine.directory.refresh()
+
+
+def _key_changed(key_name: str, row: PlannedRow) -> str:
+    return (
+        f"Record {row.record_id} of lead {row.lead_id} no longer has its key: somebody changed "
+        f"{key_name}. Put {row.lead_id} back, or delete the record, then retry."
+    )
 
 
 def _refused(

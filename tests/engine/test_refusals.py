@@ -169,5 +169,24 @@ def test_a_field_whose_type_a_person_changed_is_learnt_from_the_answer(new_world
     world.deliver_hooks()
     world.work(patience=10_000)
     assert world.record(first)["Amount"] == 2
-    assert sorted(world.by_lead()) == [first, dated]
+    assert not world.events("dead")
+    world.assert_in_step([first, dated])
+
+
+def test_two_leads_that_share_a_record_stop_nobody(world: World):
+    one, other = world.add_leads([{"name": "One"}, {"name": "Other"}])
+    neighbour = world.add_lead(name="Neighbour")
+    world.hint(one)
+    world.sync()
+    # A person deletes one record and gives its key to the other: now both leads claim that one.
+    world.delete_record(world.by_lead()[other]["id"])
+    world.edit_record(world.by_lead()[one]["id"], Kommo_Deal_ID=other)
+    for price in (1, 2):
+        world.clock.advance(2)
+        world.edit_leads([one, other, neighbour], price=price)
+        world.deliver_hooks()
+        world.work(patience=10_000)
+        assert world.record(neighbour)["Amount"] == price
     assert not world.events("pending", "claimed")
+    assert {event.key for event in world.events("dead")} == {f"lead:{one}"}
+    assert "somebody changed Kommo Deal ID" in world.errors()[0]

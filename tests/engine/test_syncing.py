@@ -6,6 +6,7 @@ import pytest
 
 from kommo_airtable_sync.core.types import lead_key
 from kommo_airtable_sync.sandbox.kommo.seed import lead_field_id
+from kommo_airtable_sync.store.reports import Reports
 from tests.simulated import World
 
 TAGS = {"tags": [{"name": "hot"}, {"name": "VIP"}]}
@@ -67,12 +68,36 @@ def test_an_event_older_than_what_was_seen_costs_no_call(world: World):
 
 
 def test_an_event_of_the_same_second_is_not_stale(world: World):
+    world.engine.directory.mapping()
+    world.clock.advance(1 - world.clock.now().microsecond / 1e6)
     lead_id = world.add_lead(name="Rollout")
     world.deliver_hooks()
     world.work()
-    world.edit_lead(lead_id, price=5)  # within the second that was seen
+    first = world.lead(lead_id)["updated_at"]
+    world.edit_lead(lead_id, price=5)
+    assert world.lead(lead_id)["updated_at"] == first  # Kommo counts whole seconds
     world.sync()
     assert world.record(lead_id)["Amount"] == 5
+
+
+def test_an_old_event_is_not_stale_while_it_is_open_what_was_written(world: World):
+    name, amount = {"airtable": "Deal Name", "kommo": "name"}, {"airtable": "Amount"}
+    world.restart(fields=[name])
+    lead_id = world.add_lead(name="Rollout", price=5)
+    old = world.take_hooks()
+    world.clock.advance(2)
+    world.edit_lead(lead_id, name="Renewal")
+    world.sync()
+    world.restart(fields=[name, amount | {"kommo": "price"}])
+    world.engine.directory.mapping()
+    world.fail("airtable", "drop_before", method="PATCH", times=1)
+    world.hint(lead_id)
+    world.work()
+    Reports(world.database).drop_events([world.events("pending")[0].id])
+    world.receive(old)
+    world.work(patience=60)
+    assert world.record(lead_id)["Amount"] == 5
+    world.assert_in_step([lead_id])
 
 
 def test_the_same_events_shuffled_and_doubled_write_nothing_more(world: World):

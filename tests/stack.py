@@ -184,7 +184,9 @@ class Stack:
     def reports(self) -> Reports:
         """The product's store, read from outside."""
         if self._reports is None:
-            self._reports = Reports(Database(f"sqlite:///{self.home / 'sync.db'}", SystemClock()))
+            own = f"sqlite:///{self.home / 'sync.db'}"
+            url = self.environment.get("SYNC_DATABASE_URL", own)
+            self._reports = Reports(Database(url, SystemClock()))
         return self._reports
 
     def answers(self, url: str) -> bool:

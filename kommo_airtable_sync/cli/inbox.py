@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 import typer
 
 from kommo_airtable_sync.settings import Settings, load_settings
 
+NEVER_LOADED = "The leads that are there were never loaded: run kommo-airtable-sync reconcile."
 STATES = ("pending", "claimed", "retrying", "done", "dead", "quarantined", "all")
 
 
@@ -34,14 +36,17 @@ def status() -> None:
 def status_report(settings: Settings) -> dict[str, Any]:
     """The document of ``status`` (contract 2)."""
     from kommo_airtable_sync.assembly import open_database, open_limiter
+    from kommo_airtable_sync.engine.load import LAST_LOAD
     from kommo_airtable_sync.runtime.up import readiness
     from kommo_airtable_sync.store import limiter
+    from kommo_airtable_sync.store.documents import Documents
     from kommo_airtable_sync.store.journal import Journal
     from kommo_airtable_sync.store.reports import Reports
     from kommo_airtable_sync.store.runners import Runners
 
     database = open_database(settings)
     reports = Reports(database)
+    last_load = Documents(database).get(LAST_LOAD)
     parts = readiness(settings)
     pauses = Runners(database).pauses()
     return {
@@ -50,13 +55,14 @@ def status_report(settings: Settings) -> dict[str, Any]:
         "inbox": reports.inbox_counts(),
         "oldest_pending_s": reports.oldest_pending_seconds(),
         "latency_s": reports.latency(),
-        "conflicts_held": 0,
+        "conflicts_held": 0,  # check_supported lets Kommo own every field: none can conflict
         "paused": {
             side: {"reason": pause.reason, "detail": pause.detail, "failures": pause.failures}
             for side, pause in pauses.items()
         },
         "leads_synced": Journal(database).ledger_size(),
-        "last_reconcile": None,
+        "last_reconcile": json.loads(last_load) if last_load else None,
+        "hints": [] if last_load else [NEVER_LOADED],
         "airtable_quota": {
             "calls": limiter.usage(open_limiter(settings)).get("airtable", (0, 0))[0]
         },

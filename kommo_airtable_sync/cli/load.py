@@ -27,7 +27,7 @@ def reconcile(
     from kommo_airtable_sync.assembly import build_engine
     from kommo_airtable_sync.cli.output import print_json, print_table
     from kommo_airtable_sync.core.types import BULK
-    from kommo_airtable_sync.engine.load import load_leads, remaining
+    from kommo_airtable_sync.engine.load import load_leads, remaining, remember_load
 
     del yes  # creations do not count for the brake, so there is nothing to release here
     engine = build_engine(load_settings(), BULK)
@@ -41,18 +41,20 @@ def reconcile(
     with Progress(*columns, console=Console(stderr=True)) as progress:
         reading = progress.add_task("reading leads", total=None)
         queued = 0
+        began = engine.seconds()
         for count in load_leads(engine):
             queued += count
             progress.update(reading, completed=queued)
         progress.update(reading, total=queued)
         syncing = progress.add_task("syncing", total=queued)
-        left = remaining(engine)
+        left = remaining(engine, began)
         while left.waiting:
             progress.update(syncing, completed=queued - left.waiting)
             engine.clock.sleep(LOOK_SECONDS)
-            left = remaining(engine)
+            left = remaining(engine, began)
         progress.update(syncing, completed=queued)
     result = {"leads": queued, **left.outcomes}
+    remember_load(engine, result)
     if as_json:
         print_json(result)
     else:

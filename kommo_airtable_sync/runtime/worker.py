@@ -24,6 +24,7 @@ from kommo_airtable_sync.assembly import open_database
 from kommo_airtable_sync.core.errors import SyncError
 from kommo_airtable_sync.defs.resources import warm_engine
 from kommo_airtable_sync.runtime.celery_app import build_celery
+from kommo_airtable_sync.runtime.instance import prepare_home
 from kommo_airtable_sync.settings import Settings
 from kommo_airtable_sync.store.runners import Runners
 
@@ -36,6 +37,7 @@ MODULE = "kommo_airtable_sync.definitions"
 def run_worker(settings: Settings, queue: str) -> None:
     """Serve one queue in the foreground until SIGTERM; one run at a time."""
     os.environ["DAGSTER_HOME"] = str(settings.home)
+    prepare_home(settings)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     app = build_celery(settings, settings.load_config().realtime.linger_seconds)
     create_execute_job_task(app)

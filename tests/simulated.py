@@ -6,10 +6,6 @@ whoever waits turns the clock. Everything that happens is decided by the calls a
 
 from __future__ import annotations
 
-import dataclasses
-import heapq
-import io
-import itertools
 import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,9 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import requests
 import sqlalchemy as sa
-import urllib3.exceptions
 import yaml
-from requests.adapters import BaseAdapter
 
 from kommo_airtable_sync.airtable.client import AirtableClient
 from kommo_airtable_sync.core.config import parse_config
@@ -38,7 +32,7 @@ from kommo_airtable_sync.sandbox.airtable.control import handle_control
 from kommo_airtable_sync.sandbox.airtable.model import SANDBOX_TOKEN as AIRTABLE_TOKEN
 from kommo_airtable_sync.sandbox.airtable.model import AirtableModel
 from kommo_airtable_sync.sandbox.airtable.seed import BASE_ID
-from kommo_airtable_sync.sandbox.faults import ConnectionDropped, Fault
+from kommo_airtable_sync.sandbox.faults import Fault
 from kommo_airtable_sync.sandbox.kommo.model import KommoModel
 from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN as KOMMO_TOKEN
 from kommo_airtable_sync.store.database import Database
@@ -49,6 +43,7 @@ from kommo_airtable_sync.store.limiter import SqlBudget
 from kommo_airtable_sync.store.runners import Runners
 from kommo_airtable_sync.store.schema import due, events, journal, sides
 from tests.conftest import HandClock
+from tests.wire import Wire, body_of
 
 KOMMO_URL = "https://sandbox.kommo.com"
 AIRTABLE_URL = "https://api.airtable.com"
@@ -59,77 +54,12 @@ LATENCY_SECONDS = 0.12
 EXAMPLE = Path(__file__).parent.parent / "sync.example.yaml"
 
 Json = Any
-Begin = Callable[[requests.PreparedRequest], tuple[float, Callable[[], tuple[int, Any, bytes]]]]
 
 
 def config_text(**parts: Json) -> str:
     """The example's ``sync.yaml`` with some of its top-level parts replaced or, if None, left out."""
     whole = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8")) | parts
     return yaml.safe_dump({name: part for name, part in whole.items() if part is not None})
-
-
-class Wire(BaseAdapter):
-    """Carries one API's calls to its model, and loses them as a network does.
-
-    A call that outlasts the client's time-out is applied nevertheless, when its delay is over.
-
-    Args:
-        begin: a request's arrival at the model: (its delay in seconds, what applies it).
-        clock: turned while a call is under way.
-    """
-
-    def __init__(self, begin: Begin, clock: HandClock) -> None:
-        super().__init__()
-        self.begin = begin
-        self.clock = clock
-        self.unreachable = False
-        self._late: list[tuple[float, int, Callable[[], object]]] = []
-        self._count = itertools.count()
-
-    def send(
-        self, request: requests.PreparedRequest, timeout: Any = None, **_: Any
-    ) -> requests.Response:
-        self.catch_up()
-        if self.unreachable:
-            refused = urllib3.exceptions.NewConnectionError(None, "refused")  # type: ignore[arg-type]
-            cause = urllib3.exceptions.MaxRetryError(None, "", refused)  # type: ignore[arg-type]
-            raise requests.ConnectionError(cause, request=request)
-        delay, apply = self.begin(request)
-        most = timeout[1]
-        if delay > most:
-            due_at = self.clock.now().timestamp() + delay
-            heapq.heappush(self._late, (due_at, next(self._count), apply))
-            self.clock.advance(most)
-            raise requests.ReadTimeout(request=request)
-        self.clock.advance(delay)
-        try:
-            return _response(request, *apply())
-        except ConnectionDropped as dropped:
-            cut = urllib3.exceptions.ProtocolError("Connection aborted.")
-            raise requests.ConnectionError(cut, request=request) from dropped
-
-    def catch_up(self) -> None:
-        """Apply what its client has given up, as far as its time has come."""
-        while self._late and self._late[0][0] <= self.clock.now().timestamp():
-            heapq.heappop(self._late)[2]()
-
-    def close(self) -> None:
-        pass
-
-
-def _response(
-    request: requests.PreparedRequest, status: int, headers: Mapping[str, str], body: bytes
-) -> requests.Response:
-    response = requests.Response()
-    response.status_code = status
-    response.headers.update(headers)
-    response.request, response.url = request, str(request.url)
-    response.raw = io.BytesIO(body)
-    return response
-
-
-def _body(request: requests.PreparedRequest) -> bytes:
-    return (request.body.encode() if isinstance(request.body, str) else request.body) or b""
 
 
 class World:
@@ -204,12 +134,12 @@ class World:
     def _begin_kommo(self, request: requests.PreparedRequest) -> tuple[float, Callable[[], Any]]:
         url = urlsplit(str(request.url))
         arrival = self.kommo.arrive(str(request.method), url.path, url.query, request.headers)
-        return arrival.delay_seconds, lambda: self.kommo.apply(arrival, _body(request))
+        return arrival.delay_seconds, lambda: self.kommo.apply(arrival, body_of(request))
 
     def _begin_airtable(self, request: requests.PreparedRequest) -> tuple[float, Callable[[], Any]]:
         url = urlsplit(str(request.url))
         arrival = self.airtable.arrive(
-            str(request.method), url.path, url.query, request.headers, _body(request)
+            str(request.method), url.path, url.query, request.headers, body_of(request)
         )
         return arrival.delay_seconds, lambda: self.airtable.finish(arrival)
 
@@ -425,51 +355,3 @@ class World:
                 assert shown == wanted, f"{field.name} of lead {lead_id}"
                 agreed = entry.fields[field.id]
                 assert (agreed.kommo, agreed.airtable) == (wanted, shown), f"ledger: {field.name}"
-
-
-class Crash(BaseException):
-    """The process is gone: nothing catches it."""
-
-
-@dataclasses.dataclass
-class Trap:
-    """Lets an engine die at one step, before or after it took effect; and notes all steps.
-
-    Args:
-        step: ``part.method``, e.g. ``journal.open``; ``""`` = never.
-        after: die once the step has been done, else before.
-        nth: at which of its calls.
-    """
-
-    step: str = ""
-    after: bool = False
-    nth: int = 1
-    steps: list[str] = dataclasses.field(default_factory=list)
-
-    def set(self, engine: Engine) -> Engine:
-        """The engine with the trap at each of its doors to the store and the APIs."""
-        parts = ("inbox", "journal", "runners", "kommo", "airtable", "directory")
-        watched = {part: _Watched(getattr(engine, part), part, self) for part in parts}
-        return dataclasses.replace(engine, **watched)
-
-    def call(self, step: str, act: Callable[[], Any]) -> Any:
-        self.steps.append(step)
-        springs = step == self.step and self.steps.count(step) == self.nth
-        if springs and not self.after:
-            raise Crash(step)
-        result = act()
-        if springs:
-            raise Crash(step)
-        return result
-
-
-class _Watched:
-    def __init__(self, target: object, part: str, trap: Trap) -> None:
-        self._target, self._part, self._trap = target, part, trap
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._target, name)
-        if not callable(found):
-            return found
-        step = f"{self._part}.{name}"
-        return lambda *args, **named: self._trap.call(step, lambda: found(*args, **named))

@@ -14,7 +14,8 @@ from kommo_airtable_sync.engine.settle import settle_batch
 from kommo_airtable_sync.engine.sweep import bury, dead_runners
 from kommo_airtable_sync.engine.write import write_airtable
 from kommo_airtable_sync.store.runners import Runners
-from tests.simulated import Crash, Trap, World
+from tests.simulated import World
+from tests.trap import Crash, Trap
 
 # Every call that one batch makes of its store and APIs, and how often in the scene below.
 STEPS = {

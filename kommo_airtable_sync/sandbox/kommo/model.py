@@ -201,6 +201,10 @@ class KommoModel:
         with self.lock:
             return self.outbox.next_due_at()
 
+    def hook_timeout_seconds(self, _: Delivery) -> float:
+        """A slower answer counts as none."""
+        return self.settings.hook_timeout_seconds
+
     def settle_hook(self, delivery: Delivery, status: int, sent_at: float) -> None:
         """Report what a delivery was answered; 0 = nothing within the time-out."""
         with self.lock:

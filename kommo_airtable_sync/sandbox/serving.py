@@ -52,7 +52,7 @@ def serve_both(kommo_port: int, airtable_port: int, *, fast: bool, leads: int = 
     threads = [threading.Thread(target=server.run) for server in servers]
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    with WebhookDeliverer(kommo):
+    with WebhookDeliverer(kommo), WebhookDeliverer(airtable):
         for thread in threads:
             thread.start()
         for thread in threads:

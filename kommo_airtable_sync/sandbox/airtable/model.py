@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from kommo_airtable_sync.core.ports import Clock
 from kommo_airtable_sync.sandbox.airtable.api import Call, route_of, serve
 from kommo_airtable_sync.sandbox.airtable.listing import query_parameters
+from kommo_airtable_sync.sandbox.airtable.notifying import Delivery, settle, take_due, tell
 from kommo_airtable_sync.sandbox.airtable.refusal import (
     Answer,
     Refusal,
@@ -19,6 +20,7 @@ from kommo_airtable_sync.sandbox.airtable.refusal import (
 )
 from kommo_airtable_sync.sandbox.airtable.settings import Settings
 from kommo_airtable_sync.sandbox.airtable.state import SYNC_USER, State, Token
+from kommo_airtable_sync.sandbox.airtable.webhooks import sweep
 from kommo_airtable_sync.sandbox.faults import ConnectionDropped, Verdict
 from kommo_airtable_sync.sandbox.http_log import Call as LoggedCall
 
@@ -44,6 +46,7 @@ class AirtableModel(State):
     def __init__(self, clock: Clock, *, seed: int = 0, settings: Settings | None = None) -> None:
         super().__init__(clock, seed=seed, settings=settings)
         self.lock = threading.RLock()
+        self.hooks_waiting = threading.Event()
 
     def _start(self) -> None:
         super()._start()
@@ -86,7 +89,7 @@ class AirtableModel(State):
             return refuse("URI_TOO_LONG")
         base, token = call.ids.get("base", ""), call.headers.get("authorization", "")
         # The monthly quota leaves schema calls alone.
-        counts = "table" in call.ids and not call.route.startswith("/v0/meta/")
+        counts = "base" in call.ids and not call.route.startswith("/v0/meta/")
         return self.limits.check(at, base, token, counts_for_quota=counts)
 
     def finish(self, arrival: Arrival) -> Answer:
@@ -98,6 +101,7 @@ class AirtableModel(State):
         with self.lock:
             verdict = arrival.verdict
             answer = self._answer(arrival) if verdict.applies else None
+            self.tell()
             if verdict.drop is not None:
                 self.requests.answered(arrival.logged, 0)
                 raise ConnectionDropped(applied=verdict.applies)
@@ -111,6 +115,35 @@ class AirtableModel(State):
         try:
             if arrival.refusal is not None:
                 raise arrival.refusal
-            return json_answer(200, serve(arrival.call))
+            sweep(self)
+            shown = serve(arrival.call)
+            # Seen in client code: some endpoints answer 200 with nothing.
+            return Answer(200, {}, b"") if shown is None else json_answer(200, shown)
         except Refusal as refusal:
             return refusal_answer(refusal)
+
+    def tell(self) -> None:
+        """Let webhooks and automations know what has changed; the lock is held."""
+        tell(self)
+        if len(self.outgoing):
+            self.hooks_waiting.set()
+
+    def take_due_hooks(self) -> list[Delivery]:
+        """The pings and automation runs to make now; tell each answer to ``settle_hook``."""
+        with self.lock:
+            return take_due(self)
+
+    def next_hook_at(self) -> float | None:
+        """Epoch seconds at which the next delivery is due, if one waits."""
+        with self.lock:
+            return self.outgoing.next_due_at()
+
+    def hook_timeout_seconds(self, delivery: Delivery) -> float:
+        """A slower answer counts as none."""
+        settings, is_ping = self.settings, delivery.kind == "ping"
+        return settings.ping_timeout_seconds if is_ping else settings.automation_timeout_seconds
+
+    def settle_hook(self, delivery: Delivery, status: int, sent_at: float) -> None:
+        """Report what a delivery was answered; 0 = nothing within the time-out."""
+        with self.lock:
+            settle(self, delivery, status, sent_at)

@@ -4,43 +4,14 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, Protocol
+from typing import Generic
 
 import requests
 
-from kommo_airtable_sync.sandbox.outgoing import Post, PostT
+from kommo_airtable_sync.sandbox.outgoing import Post, PostT, Sender
 
 DELIVERY_THREADS = 16
 _IDLE_SECONDS = 0.2
-
-
-class Sender(Protocol[PostT]):
-    """What a stand-in's model offers to whoever delivers for it; safe to share between threads."""
-
-    @property
-    def hooks_waiting(self) -> threading.Event:
-        """Set when something new waits."""
-        ...
-
-    def now(self) -> float:
-        """Epoch seconds."""
-        ...
-
-    def take_due_hooks(self) -> list[PostT]:
-        """The deliveries to make now; tell each answer to ``settle_hook``."""
-        ...
-
-    def next_hook_at(self) -> float | None:
-        """Epoch seconds at which the next delivery is due, if one waits."""
-        ...
-
-    def hook_timeout_seconds(self, delivery: PostT, /) -> float:
-        """A slower answer counts as none."""
-        ...
-
-    def settle_hook(self, delivery: PostT, status: int, sent_at: float) -> None:
-        """Report what a delivery was answered; 0 = nothing within the time-out."""
-        ...
 
 
 class WebhookDeliverer(Generic[PostT]):
@@ -70,13 +41,13 @@ class WebhookDeliverer(Generic[PostT]):
             self._model.hooks_waiting.wait(self._idle_seconds())
 
     def _idle_seconds(self) -> float:
-        now = self._model.now()
+        now = self._model.outbox.now()
         due_at = self._model.next_hook_at() or now + _IDLE_SECONDS
         return min(_IDLE_SECONDS, max(0.0, due_at - now))
 
     def _deliver(self, delivery: PostT) -> None:
-        sent_at = self._model.now()
-        timeout_seconds = self._model.hook_timeout_seconds(delivery)
+        sent_at = self._model.outbox.now()
+        timeout_seconds = self._model.outbox.timeout_seconds(delivery)
         self._model.settle_hook(delivery, _post(delivery, timeout_seconds), sent_at)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import heapq
 import random
+import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -32,7 +34,7 @@ class Post:
 PostT = TypeVar("PostT", bound=Post)
 
 
-class Outgoing(Generic[PostT]):
+class Outgoing(ABC, Generic[PostT]):
     """Deliveries to come and a log of those made. Not thread-safe: the model's lock guards it.
 
     Args:
@@ -40,7 +42,7 @@ class Outgoing(Generic[PostT]):
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
+        self.now = now
         self._waiting: list[tuple[float, int, PostT]] = []
         self._count = 0
         self.log: deque[dict[str, Any]] = deque(maxlen=100_000)
@@ -59,15 +61,55 @@ class Outgoing(Generic[PostT]):
 
     def take_due(self, most: int = 1000) -> list[PostT]:
         """Take out what is due now, oldest first."""
-        now, due = self._now(), list[PostT]()
+        now, due = self.now(), list[PostT]()
         while self._waiting and self._waiting[0][0] <= now and len(due) < most:
             due.append(heapq.heappop(self._waiting)[2])
         return due
 
     def note(self, post: PostT, status: int, sent_at: float) -> None:
-        """Log one that was sent at ``sent_at`` (epoch seconds); status 0 = no answer in time."""
+        """Log an answer; see ``settle``."""
         entry = asdict(post) | {"body": post.body.decode("ascii"), "status": status}
-        self.log.append(entry | {"sent_at": sent_at, "answered_at": self._now()})
+        self.log.append(entry | {"sent_at": sent_at, "answered_at": self.now()})
+
+    @abstractmethod
+    def settle(self, delivery: PostT, status: int, sent_at: float) -> None:
+        """Note an answer and draw the consequences.
+
+        Args:
+            delivery: from ``take_due``.
+            status: HTTP code, 0 for no answer in time.
+            sent_at: epoch seconds at which it was sent.
+        """
+
+    @abstractmethod
+    def timeout_seconds(self, delivery: PostT) -> float:
+        """A slower answer counts as none."""
+
+
+class Sender(Generic[PostT]):
+    """The side of a model that deliveries are taken from; safe to share between threads.
+
+    ``hooks_waiting`` is set when something new waits.
+    """
+
+    lock: threading.RLock
+    hooks_waiting: threading.Event
+    outbox: Outgoing[PostT]
+
+    def take_due_hooks(self) -> list[PostT]:
+        """The deliveries to make now; tell each answer to ``settle_hook``."""
+        with self.lock:
+            return self.outbox.take_due()
+
+    def next_hook_at(self) -> float | None:
+        """Epoch seconds at which the next delivery is due, if one waits."""
+        with self.lock:
+            return self.outbox.next_due_at()
+
+    def settle_hook(self, delivery: PostT, status: int, sent_at: float) -> None:
+        """Report what a delivery was answered; 0 = nothing within the time-out."""
+        with self.lock:
+            self.outbox.settle(delivery, status, sent_at)
 
 
 def fates(
@@ -82,7 +124,7 @@ def fates(
     """How long each copy of a delivery is held back: none if it is lost, two if it comes twice.
 
     Args:
-        dice: always thrown alike, whatever the chances are.
+        dice: seeded.
         lose: chance of no delivery.
         duplicate: chance of a second copy.
         reorder_seconds: a copy is held for a random time up to this.

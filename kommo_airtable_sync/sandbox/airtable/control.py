@@ -135,10 +135,14 @@ def _table(state: State, name: str, record_id: str) -> Table:
 
 
 def _add_automation(state: State, automation: Automation) -> None:
+    """By ids from now on, so that nothing renamed stops it; as in Airtable."""
     table = _table(state, automation.table, "")
-    for name in (*automation.watch, *automation.send):
-        table.field_of(name)
-    state.automations[state.ids.new("wfl")] = automation
+    watch, send = (
+        tuple(table.field_of(each).id for each in names)
+        for names in (automation.watch, automation.send)
+    )
+    by_id = {"table": table.id, "watch": watch, "send": send}
+    state.automations[state.ids.new("wfl")] = automation.model_copy(update=by_id)
 
 
 def _change_field(state: State, table: Table, field: Field, given: dict[str, Json]) -> Json:
@@ -214,7 +218,7 @@ def _stage(
         case "DELETE", ["automations"]:
             state.automations.clear()
         case "DELETE", ["deliveries"]:
-            state.outgoing.log.clear()
+            state.outbox.log.clear()
         case "POST", ["webhooks", webhook_id, "error"]:
             break_webhook(state, state.webhooks[webhook_id], str(given["code"]))
         case "GET", ["automations" | "deliveries" | "faults" | "refusals" | "settings"]:
@@ -228,7 +232,7 @@ def _shown(state: State, what: str) -> Json:
     """How things now stand, which is the answer to setting them as well."""
     refused = [{"field": field, "key": key} for field, key in sorted(state.refused)]
     automations = [{"id": k, **each.model_dump()} for k, each in state.automations.items()]
-    log, waiting = list(state.outgoing.log), len(state.outgoing)
+    log, waiting = list(state.outbox.log), len(state.outbox)
     shown: dict[str, Json] = {
         "automations": {"automations": automations},
         "deliveries": {"deliveries": log, "waiting": waiting},

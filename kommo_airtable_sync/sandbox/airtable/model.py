@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from kommo_airtable_sync.core.ports import Clock
 from kommo_airtable_sync.sandbox.airtable.api import Call, route_of, serve
 from kommo_airtable_sync.sandbox.airtable.listing import query_parameters
-from kommo_airtable_sync.sandbox.airtable.notifying import Delivery, settle, take_due, tell
+from kommo_airtable_sync.sandbox.airtable.notifying import Outbox, tell
 from kommo_airtable_sync.sandbox.airtable.refusal import (
     Answer,
     Refusal,
@@ -50,6 +50,7 @@ class AirtableModel(State):
 
     def _start(self) -> None:
         super()._start()
+        self.outbox = Outbox(self)
         self.tokens[SANDBOX_TOKEN] = Token(user=SYNC_USER["id"])
 
     def handle(
@@ -125,25 +126,5 @@ class AirtableModel(State):
     def tell(self) -> None:
         """Let webhooks and automations know what has changed; the lock is held."""
         tell(self)
-        if len(self.outgoing):
+        if len(self.outbox):
             self.hooks_waiting.set()
-
-    def take_due_hooks(self) -> list[Delivery]:
-        """The pings and automation runs to make now; tell each answer to ``settle_hook``."""
-        with self.lock:
-            return take_due(self)
-
-    def next_hook_at(self) -> float | None:
-        """Epoch seconds at which the next delivery is due, if one waits."""
-        with self.lock:
-            return self.outgoing.next_due_at()
-
-    def hook_timeout_seconds(self, delivery: Delivery) -> float:
-        """A slower answer counts as none."""
-        settings, is_ping = self.settings, delivery.kind == "ping"
-        return settings.ping_timeout_seconds if is_ping else settings.automation_timeout_seconds
-
-    def settle_hook(self, delivery: Delivery, status: int, sent_at: float) -> None:
-        """Report what a delivery was answered; 0 = nothing within the time-out."""
-        with self.lock:
-            settle(self, delivery, status, sent_at)

@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict
 
 from kommo_airtable_sync.sandbox.airtable.data import Change
 from kommo_airtable_sync.sandbox.airtable.kinds import read_cell, spell
-from kommo_airtable_sync.sandbox.airtable.payloads import action, tables_changed, wanted
+from kommo_airtable_sync.sandbox.airtable.payloads import Shape, action, wanted
 from kommo_airtable_sync.sandbox.airtable.state import State
 from kommo_airtable_sync.sandbox.airtable.webhooks import Webhook, missing_ids
-from kommo_airtable_sync.sandbox.outgoing import Post, fates
+from kommo_airtable_sync.sandbox.outgoing import Outgoing, Post, fates
 
 Json = Any
 _RETRIES = 13
@@ -92,33 +92,28 @@ def tell(state: State) -> None:
 def _record(state: State, webhook: Webhook, transaction: Sequence[Change]) -> None:
     """Append the payloads of one transaction, and ping."""
     changes = wanted(transaction, webhook.options.filters)
-    now, settings = state.clock.now(), state.settings
-    step = settings.payload_records or len(changes) or 1
+    shows_cleared = state.settings.cleared_cells == "null"
+    shape = Shape(webhook.options, state.clock.now(), shows_cleared)
+    step = state.settings.payload_records or len(changes) or 1
     for start in range(0, len(changes), step):
-        some = changes[start : start + step]
-        tables = tables_changed(some, webhook.options, now, cleared=settings.cleared_cells)
-        payload = {
-            **_envelope(state, webhook, some[0].actor.at),
-            "actionMetadata": action(some[0].actor, state.users),
-            "changedTablesById": tables,
-        }
-        webhook.payloads.append((some[0].actor.at, payload))
+        actor, tables = changes[0].actor, shape.tables(changes[start : start + step])
+        told = {"actionMetadata": action(actor, state.users), "changedTablesById": tables}
+        _append(state, webhook, actor.at, told)
     if changes:
         _ping(state, webhook)
 
 
 def break_webhook(state: State, webhook: Webhook, code: str) -> None:
     """Append an error payload: the webhook is dead for good (5.4)."""
-    now = state.clock.now()
-    payload = {**_envelope(state, webhook, now), "error": True, "code": code}
-    webhook.payloads.append((now, payload))
+    _append(state, webhook, state.clock.now(), {"error": True, "code": code})
     _ping(state, webhook)
     webhook.broken = code
 
 
-def _envelope(state: State, webhook: Webhook, at: datetime) -> dict[str, Json]:
+def _append(state: State, webhook: Webhook, at: datetime, told: dict[str, Json]) -> None:
     number = state.transactions[webhook.base.id]
-    return {"timestamp": spell(at), "baseTransactionNumber": number, "payloadFormat": "v0"}
+    head = {"timestamp": spell(at), "baseTransactionNumber": number, "payloadFormat": "v0"}
+    webhook.payloads.append((at, head | told))
 
 
 def _ping(state: State, webhook: Webhook) -> None:
@@ -136,7 +131,7 @@ def _push_ping(state: State, webhook: Webhook, delay_seconds: float, attempt: in
     told = {"base": {"id": webhook.base.id}, "webhook": {"id": webhook.id}}
     body = json.dumps({**told, "timestamp": spell(state.clock.now())}).encode("ascii")
     code = hmac.new(webhook.secret, body, hashlib.sha256).hexdigest()
-    state.outgoing.push(
+    state.outbox.push(
         Delivery(
             destination=webhook.url,
             body=body,
@@ -165,18 +160,16 @@ def _run_automations(state: State, change: Change) -> None:
             )
             for seconds in held:
                 due_at = state.now() + settings.automation_seconds + seconds
-                state.outgoing.push(_script(automation_id, automation, change, due_at))
+                state.outbox.push(_script(automation_id, automation, change, due_at))
 
 
 def _triggers(state: State, automation: Automation, change: Change) -> bool:
     settings, table, quota = state.settings, change.table, state.settings.automation_quota
-    fields = [table.find_field(each) for each in automation.watch]
-    watched = {each.id for each in fields if each}
     return (
-        table.base.find_table(automation.table) is table
+        table.id == automation.table
         and change.kind in automation.on
         and (settings.automation_on_api or change.actor.source != "publicApi")
-        and (not automation.watch or not watched.isdisjoint(change.cells))
+        and (not automation.watch or not set(automation.watch).isdisjoint(change.cells))
         # At the cap automations stop.
         and (quota is None or settings.automation_runs < quota)
     )
@@ -188,7 +181,7 @@ def _script(sender: str, automation: Automation, change: Change, due_at: float) 
     told: dict[str, Json] = {"recordId": change.record, "changedAt": spell(at)}
     if automation.send_key and change.key is not None:
         told["kommoDealId"] = change.key
-    record, fields = table.records.get(change.record), map(table.find_field, automation.send)
+    record, fields = table.records.get(change.record), map(table.fields.get, automation.send)
     if automation.send and record:
         told["fields"] = {each.name: read_cell(record, each, at) for each in fields if each}
     bearer = {"Authorization": f"Bearer {automation.secret}"}
@@ -202,42 +195,48 @@ def _script(sender: str, automation: Automation, change: Change, due_at: float) 
     )
 
 
-def take_due(state: State) -> list[Delivery]:
-    """Take out what is due; pings of webhooks that are gone or silenced meanwhile are dropped."""
-    due: list[Delivery] = []
-    for delivery in state.outgoing.take_due():
-        webhook = state.webhooks.get(delivery.sender)
-        if webhook is not None:
-            webhook.ping = "sent" if webhook.notifies else ""
-        if delivery.kind == "automation" or (webhook and webhook.notifies):
-            due.append(delivery)
-    return due
+class Outbox(Outgoing[Delivery]):
+    """Pings, which come again until they are taken, and the POSTs of scripts, which do not."""
 
+    def __init__(self, state: State) -> None:
+        super().__init__(state.now)
+        self._state = state
 
-def settle(state: State, delivery: Delivery, status: int, sent_at: float) -> None:
-    """Note an answer: a failed ping comes again or is the last; an automation never tries again.
+    def take_due(self, most: int = 1000) -> list[Delivery]:
+        """Take out what is due; pings of webhooks gone or silenced meanwhile are dropped."""
+        due: list[Delivery] = []
+        for delivery in super().take_due(most):
+            webhook = self._state.webhooks.get(delivery.sender)
+            if webhook is not None:
+                webhook.ping = "sent" if webhook.notifies else ""
+            if delivery.kind == "automation" or (webhook and webhook.notifies):
+                due.append(delivery)
+        return due
 
-    Args:
-        state: of the stand-in.
-        delivery: from ``take_due``.
-        status: HTTP code, 0 for no answer in time.
-        sent_at: epoch seconds at which it was sent.
-    """
-    state.outgoing.note(delivery, status, sent_at)
-    webhook = state.webhooks.get(delivery.sender)
-    if webhook is None:
-        return
-    delay = None if is_ok(status) else retry_delay_seconds(delivery.attempt)
-    webhook.ping, again = "", webhook.again
-    webhook.result = _result(delivery, status, sent_at, state.now(), retried=delay is not None)
-    if delay is not None:
-        _push_ping(state, webhook, delay * state.settings.ping_retry_scale, delivery.attempt + 1)
-    elif is_ok(status):
-        webhook.succeeded = webhook.result["completionTimestamp"]
-        if again:
-            _ping(state, webhook)
-    else:
-        webhook.notifies = False  # until somebody enables them
+    def settle(self, delivery: Delivery, status: int, sent_at: float) -> None:
+        """Note an answer: a failed ping comes again, or was the last."""
+        self.note(delivery, status, sent_at)
+        webhook, state = self._state.webhooks.get(delivery.sender), self._state
+        if webhook is None:
+            return
+        delay = None if is_ok(status) else retry_delay_seconds(delivery.attempt)
+        webhook.ping, again = "", webhook.again
+        webhook.result = _result(delivery, status, sent_at, self.now(), retried=delay is not None)
+        if delay is not None:
+            scaled = delay * state.settings.ping_retry_scale
+            _push_ping(state, webhook, scaled, delivery.attempt + 1)
+        elif is_ok(status):
+            webhook.succeeded = webhook.result["completionTimestamp"]
+            if again:
+                _ping(state, webhook)
+        else:
+            webhook.notifies = False  # until somebody enables them
+
+    def timeout_seconds(self, delivery: Delivery) -> float:
+        """A slower answer counts as none."""
+        settings = self._state.settings
+        is_ping = delivery.kind == "ping"
+        return settings.ping_timeout_seconds if is_ping else settings.automation_timeout_seconds
 
 
 def _result(

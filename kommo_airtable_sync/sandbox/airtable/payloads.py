@@ -1,10 +1,11 @@
-"""From the change log to a webhook's payloads (reference 5.4 to 5.6). Pure but for the clock."""
+"""From the change log to a webhook's payloads (reference 5.4 to 5.6)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from kommo_airtable_sync.sandbox.airtable.data import Actor, Change
 from kommo_airtable_sync.sandbox.airtable.kinds import as_text, read_cell
@@ -14,6 +15,7 @@ from kommo_airtable_sync.sandbox.airtable.webhooks import Filters, Options
 Json = Any
 _TYPES = {"create": "add", "update": "update", "delete": "remove"}
 _LOOKED_UP = "recSandboxLookup0"  # lookups show the same everywhere
+_AUTOMATION = "wflSandbox0000000"
 _COLLABORATORS = ("singleCollaborator", "multipleCollaborators", "createdBy", "lastModifiedBy")
 
 
@@ -34,88 +36,71 @@ def _passes(change: Change, filters: Filters) -> bool:
     )
 
 
-def tables_changed(
-    changes: Sequence[Change],
-    options: Options,
-    now: datetime,
-    *,
-    cleared: Literal["null", "absent"],
-) -> Json:
-    """``changedTablesById`` of changes that belong together and have passed the filters.
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a webhook's payloads look.
 
     Args:
-        changes: oldest first.
         options: of the webhook.
         now: the present, for addresses that expire.
-        cleared: how ``current`` shows a cell that was emptied (unknown on the wire).
+        shows_cleared: whether ``current`` holds null for an emptied cell (unknown on the wire).
     """
-    tables: dict[str, dict[str, Json]] = {}
-    for change in changes:
-        table = tables.setdefault(change.table.id, {})
-        if change.kind == "delete":
-            table.setdefault("destroyedRecordIds", []).append(change.record)
-            continue
-        watched = options.filters.watchDataInFieldIds
-        cells = {
-            each: pair
-            for each, pair in change.cells.items()
-            if each in change.table.fields and (watched is None or each in watched)
-        }
-        created: dict[str, Json] = table.get("createdRecordsById", {})
-        if change.kind == "create" or change.record in created:
-            _add_created(table, change, cells, options, now)
-        else:
-            _add_changed(table, change, cells, options, now, cleared)
-    return tables
 
+    options: Options
+    now: datetime
+    shows_cleared: bool
 
-def _add_created(
-    table: dict[str, Json],
-    change: Change,
-    cells: Mapping[str, tuple[Json, Json]],
-    options: Options,
-    now: datetime,
-) -> None:
-    record = change.table.records.get(change.record)
-    fresh: Json = {"createdTime": record and record.created, "cellValuesByFieldId": {}}
-    shown = table.setdefault("createdRecordsById", {}).setdefault(change.record, fresh)
-    values = _included(change, options, now)
-    values |= {each: _v2(change.table, each, new) for each, (_, new) in cells.items()}
-    shown["cellValuesByFieldId"] |= {k: value for k, value in values.items() if value is not None}
+    def tables(self, changes: Iterable[Change]) -> Json:
+        """``changedTablesById`` of changes, oldest first, that have passed the filters."""
+        tables: dict[str, dict[str, Json]] = {}
+        for change in changes:
+            table = tables.setdefault(change.table.id, {})
+            if change.kind == "delete":
+                table.setdefault("destroyedRecordIds", []).append(change.record)
+            elif change.kind == "create" or change.record in table.get("createdRecordsById", {}):
+                self._add_created(table, change)
+            else:
+                self._add_changed(table, change)
+        return tables
 
+    def _add_created(self, table: dict[str, Json], change: Change) -> None:
+        record = change.table.records.get(change.record)
+        fresh: Json = {"createdTime": record and record.created, "cellValuesByFieldId": {}}
+        shown = table.setdefault("createdRecordsById", {}).setdefault(change.record, fresh)
+        cells = {k: _v2(change.table, k, new) for k, (_, new) in self._watched(change)}
+        held = {k: value for k, value in cells.items() if value is not None}
+        shown["cellValuesByFieldId"] |= self._included(change) | held
 
-def _add_changed(
-    table: dict[str, Json],
-    change: Change,
-    cells: Mapping[str, tuple[Json, Json]],
-    options: Options,
-    now: datetime,
-    cleared: Literal["null", "absent"],
-) -> None:
-    """Merged with what the same payload says of the record: first old value, last new one."""
-    shown = table.setdefault("changedRecordsById", {}).setdefault(change.record, {})
-    current = shown.setdefault("current", {"cellValuesByFieldId": {}})["cellValuesByFieldId"]
-    for each, (old, new) in cells.items():
-        if new is not None or cleared == "null":
-            current[each] = _v2(change.table, each, new)
-        if options.includes.includePreviousCellValues:
-            previous = shown.setdefault("previous", {"cellValuesByFieldId": {}})
-            previous["cellValuesByFieldId"].setdefault(each, _v2(change.table, each, old))
-    same = {k: v for k, v in _included(change, options, now).items() if k not in current}
-    if options.includes.includeCellValuesInFieldIds is not None:
-        shown["unchanged"] = {"cellValuesByFieldId": same}
+    def _add_changed(self, table: dict[str, Json], change: Change) -> None:
+        """Merged with what the same payload says of it: first old value, last new one."""
+        includes = self.options.includes
+        shown = table.setdefault("changedRecordsById", {}).setdefault(change.record, {})
+        current = shown.setdefault("current", {"cellValuesByFieldId": {}})["cellValuesByFieldId"]
+        for field_id, (old, new) in self._watched(change):
+            if new is not None or self.shows_cleared:
+                current[field_id] = _v2(change.table, field_id, new)
+            if includes.includePreviousCellValues:
+                before = shown.setdefault("previous", {"cellValuesByFieldId": {}})
+                before["cellValuesByFieldId"].setdefault(field_id, _v2(change.table, field_id, old))
+        if includes.includeCellValuesInFieldIds is not None:
+            same = {k: v for k, v in self._included(change).items() if k not in current}
+            shown["unchanged"] = {"cellValuesByFieldId": same}
 
+    def _watched(self, change: Change) -> list[tuple[str, tuple[Json, Json]]]:
+        watched = self.options.filters.watchDataInFieldIds
+        known = [each for each in change.cells.items() if each[0] in change.table.fields]
+        return [each for each in known if watched is None or each[0] in watched]
 
-def _included(change: Change, options: Options, now: datetime) -> dict[str, Json]:
-    """What ``includeCellValuesInFieldIds`` asks for; fields that are gone are just left out."""
-    asked, fields = options.includes.includeCellValuesInFieldIds, change.table.fields
-    record = change.table.records.get(change.record)
-    if asked is None or record is None:
-        return {}
-    chosen = [each for each in fields.values() if asked == "all" or each.id in asked]
-    cells = {each.id: read_cell(record, each, now) for each in chosen}
-    held = {k: value for k, value in cells.items() if value is not None and value is not False}
-    return {each: _v2(change.table, each, value) for each, value in held.items()}
+    def _included(self, change: Change) -> dict[str, Json]:
+        """What ``includeCellValuesInFieldIds`` asks for; fields that are gone are left out."""
+        asked, fields = self.options.includes.includeCellValuesInFieldIds, change.table.fields
+        record = change.table.records.get(change.record)
+        if asked is None or record is None:
+            return {}
+        chosen = [each for each in fields.values() if asked == "all" or each.id in asked]
+        cells = {each.id: read_cell(record, each, self.now) for each in chosen}
+        held = {k: v for k, v in cells.items() if v is not None and v is not False}
+        return {k: _v2(change.table, k, value) for k, value in held.items()}
 
 
 def _v2(table: Table, field_id: str, value: Json) -> Json:
@@ -146,5 +131,5 @@ def action(actor: Actor, users: Mapping[str, Mapping[str, str]]) -> Json:
     if actor.source in ("client", "publicApi"):
         metadata = {"user": {**users[actor.user], "permissionLevel": "create"}}
     elif actor.source == "automation":
-        metadata = {"automationId": actor.user}
+        metadata = {"automationId": _AUTOMATION}
     return {"source": actor.source, **({"sourceMetadata": metadata} if metadata else {})}

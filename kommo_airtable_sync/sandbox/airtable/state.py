@@ -15,10 +15,10 @@ from kommo_airtable_sync.sandbox.airtable.seed import sandbox_base
 from kommo_airtable_sync.sandbox.airtable.settings import Limits, Settings
 from kommo_airtable_sync.sandbox.faults import Faults
 from kommo_airtable_sync.sandbox.http_log import RequestLog
-from kommo_airtable_sync.sandbox.outgoing import Outgoing
+from kommo_airtable_sync.sandbox.outgoing import Sender
 
 if TYPE_CHECKING:
-    from kommo_airtable_sync.sandbox.airtable.notifying import Automation, Delivery
+    from kommo_airtable_sync.sandbox.airtable.notifying import Automation, Delivery  # noqa: F401 - quoted
     from kommo_airtable_sync.sandbox.airtable.webhooks import Webhook
 
 SYNC_USER = {"id": "usrSandbox0000000", "email": "sync@example.com", "name": "Sync"}
@@ -43,7 +43,7 @@ class Token(BaseModel):
         return self.bases is None or base_id in self.bases
 
 
-class State:
+class State(Sender["Delivery"]):
     """The bases with all that is set and logged around them.
 
     Args:
@@ -75,7 +75,6 @@ class State:
         self.offsets: dict[str, tuple[list[str], int, float]] = {}
         self.webhooks: dict[str, Webhook] = {}
         self.automations: dict[str, Automation] = {}
-        self.outgoing: Outgoing[Delivery] = Outgoing(self.now)
         # The change log's sequence number up to which everybody has been told.
         self.told = 0
         # by base id

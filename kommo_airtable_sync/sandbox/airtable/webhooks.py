@@ -39,7 +39,7 @@ class Filters(Part):
     """
 
     dataTypes: list[Literal["tableData"]] = Field(min_length=1)
-    recordChangeScope: str | None = Field(default=None, pattern="tbl[0-9A-Za-z]{14}")
+    recordChangeScope: str | None = None
     changeTypes: list[Literal["add", "remove", "update"]] | None = None
     fromSources: list[Source] | None = None
     watchDataInFieldIds: list[str] | None = None

@@ -74,7 +74,7 @@ class Outbox(Outgoing[Delivery]):
     def post_digital_pipeline(self, body: bytes) -> None:
         """Queue a Digital Pipeline hook, if somebody wants them."""
         if self._settings.dp_destination:
-            self._send(self._settings.dp_destination, body, (), self._now())
+            self._send(self._settings.dp_destination, body, (), self.now())
 
     def _queue(self, destination: str, items: list[hooks.HookItem]) -> None:
         """Queue a body, or not, or twice, or for later, as the knobs and dice say."""
@@ -91,7 +91,7 @@ class Outbox(Outgoing[Delivery]):
             late_seconds=knobs.hook_late_seconds,
         )
         for seconds in held:
-            self._send(destination, body, codes, self._now() + seconds)
+            self._send(destination, body, codes, self.now() + seconds)
 
     def _send(
         self, to: str, body: bytes, codes: tuple[str, ...], due_at: float, attempt: int = 1
@@ -123,14 +123,8 @@ class Outbox(Outgoing[Delivery]):
         return not self._state.rows["webhooks"].get(destination, {"disabled": True})["disabled"]
 
     def settle(self, delivery: Delivery, status: int, sent_at: float) -> None:
-        """Note an answer: log it, plan the retry, count bad ones.
-
-        Args:
-            delivery: from ``take_due``.
-            status: HTTP code, 0 for no answer in time.
-            sent_at: epoch seconds at which it was sent.
-        """
-        now, to = self._now(), delivery.destination
+        """Note an answer: log it, plan the retry, count bad ones."""
+        now, to = self.now(), delivery.destination
         self.note(delivery, status, sent_at)
         if is_ok(status) or not delivery.codes or not self._is_live(to):
             return  # Digital Pipeline hooks are sent once (A-dp)
@@ -143,3 +137,7 @@ class Outbox(Outgoing[Delivery]):
         elif delay is not None:
             due_at = now + delay * self._settings.hook_retry_scale
             self._send(to, delivery.body, delivery.codes, due_at, delivery.attempt + 1)
+
+    def timeout_seconds(self, delivery: Delivery) -> float:  # noqa: ARG002 - all alike
+        """A slower answer counts as none."""
+        return self._settings.hook_timeout_seconds

@@ -26,6 +26,7 @@ from kommo_airtable_sync.assembly import open_database
 from kommo_airtable_sync.core.errors import SyncError
 from kommo_airtable_sync.engine.context import STALE_SECONDS
 from kommo_airtable_sync.runtime.instance import prepare_home, write_workspace
+from kommo_airtable_sync.runtime.receiving import require_free_port
 from kommo_airtable_sync.settings import Settings
 from kommo_airtable_sync.store.runners import Runners
 
@@ -55,6 +56,8 @@ def run_up(settings: Settings, workers: int) -> int:
     """
     settings.require("KOMMO_TOKEN", "AIRTABLE_TOKEN", "AIRTABLE_BASE_ID", "KOMMO_WEBHOOK_SECRET")
     settings.load_config()
+    require_free_port("RECEIVER_PORT", settings.receiver_host, settings.receiver_port)
+    require_free_port("DAGSTER_PORT", "127.0.0.1", settings.dagster_port)
     run_folder = prepare_home(settings)
     open_database(settings).close()
     for mark in run_folder.glob("*.ready"):
@@ -161,10 +164,13 @@ def readiness(settings: Settings) -> dict[str, bool]:
     marks = settings.home / "run"
     host = "127.0.0.1" if settings.receiver_host in ("0.0.0.0", "") else settings.receiver_host  # noqa: S104
     return {
-        "receiver": _answers(f"http://{host}:{settings.receiver_port}/readyz"),
-        "webserver": _answers(f"http://127.0.0.1:{settings.dagster_port}/server_info"),
-        "worker-live": _alive(marks / "worker-live.ready"),
-        "worker-bulk": _alive(marks / "worker-bulk.ready"),
+        # A mark of ours, too: another installation may answer on the same port.
+        "receiver": _alive(marks / "receiver.ready")
+        and _answers(f"http://{host}:{settings.receiver_port}/readyz"),
+        "webserver": _alive(marks / "supervisord.pid")
+        and _answers(f"http://127.0.0.1:{settings.dagster_port}/server_info"),
+        "worker-live": any(_alive(mark) for mark in marks.glob("worker-live-*.ready")),
+        "worker-bulk": any(_alive(mark) for mark in marks.glob("worker-bulk-*.ready")),
         "sensor": _fresh(marks / "sensor.ready"),
     }
 

@@ -362,12 +362,19 @@ def _free_keys(
         )
 
 
+def _why_quarantined(event: IncomingEvent) -> str | None:
+    if event.state != "quarantined" or event.payload is None:
+        return None
+    return storable(str(event.payload.get("error", "")))[:ERROR_CHARACTERS_MAX] or None
+
+
 def _event_row(event: IncomingEvent, now: float) -> dict[str, Any]:
     return {
         "key": event.key,
         "source": event.source,
         "kind": event.kind,
         "state": event.state,
+        "error": _why_quarantined(event),
         "priority": event.priority,
         "occurred_at": event.occurred_at.timestamp() if event.occurred_at else None,
         "received_at": now,

@@ -170,7 +170,8 @@ def test_the_killed_worker_is_noticed_and_another_run_does_its_work(stack: Stack
     wait_until(lambda: stack.reports().inbox_counts()["claimed"], 20, "a batch is under way")
     killed_at = time.monotonic()
     zombie = next(run["runId"] for run in runs(stack) if run["status"] == "STARTED")
-    os.kill(int((stack.home / "run" / "worker-live.ready").read_text()), signal.SIGKILL)
+    mark = next((stack.home / "run").glob("worker-live-*.ready"))
+    os.kill(int(mark.read_text()), signal.SIGKILL)
     stack.control("airtable", "PATCH", "settings", {"latency_seconds": 0})
     for lead in leads:
         synced(stack, lead)

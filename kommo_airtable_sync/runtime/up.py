@@ -56,6 +56,7 @@ def run_up(settings: Settings, workers: int) -> int:
     """
     settings.require("KOMMO_TOKEN", "AIRTABLE_TOKEN", "AIRTABLE_BASE_ID", "KOMMO_WEBHOOK_SECRET")
     settings.load_config()
+    stop_leftover(settings)
     require_free_port("RECEIVER_PORT", settings.receiver_host, settings.receiver_port)
     require_free_port("DAGSTER_PORT", "127.0.0.1", settings.dagster_port)
     run_folder = prepare_home(settings)
@@ -110,6 +111,26 @@ def _wait_for_runs(settings: Settings) -> None:
             break
         time.sleep(0.1)
     database.close()
+
+
+def stop_leftover(settings: Settings) -> None:
+    """End the parts of an earlier ``up`` that was killed: its supervisor lives on without it."""
+    try:
+        pid = int((settings.home / "run" / "supervisord.pid").read_text())
+    except (OSError, ValueError):
+        return
+    shown = subprocess.run(  # noqa: S603 - our own arguments
+        ["ps", "-p", str(pid), "-o", "command="],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if str(settings.home / "run" / "supervisord.conf") not in shown.stdout:
+        return
+    os.kill(pid, signal.SIGTERM)
+    ends_at = time.monotonic() + 2 * STOP_SECONDS
+    while _alive(settings.home / "run" / "supervisord.pid") and time.monotonic() < ends_at:
+        time.sleep(0.1)
 
 
 def create_dagster_storage(environment: dict[str, str]) -> None:

@@ -265,6 +265,21 @@ def test_a_part_that_dies_is_started_again(stack: Stack) -> None:
     synced(stack, make_lead(stack, name="After the fall"))
 
 
+def test_up_that_was_killed_is_replaced_by_the_next(stack: Stack) -> None:
+    up = stack.processes["up"]
+    os.kill(up.pid, signal.SIGKILL)
+    up.wait()
+    stack.spawn("up", "up")
+    pid = (stack.home / "run" / "supervisord.pid").read_text()
+    wait_until(
+        lambda: (stack.home / "run" / "supervisord.pid").read_text() not in ("", pid),
+        30,
+        "a new one",
+    )
+    stack.wait_ready()
+    synced(stack, make_lead(stack, name="Under the new one"))
+
+
 def test_no_two_live_runs_overlapped_in_all_of_this(stack: Stack) -> None:
     wait_until(lambda: idle(stack), 60, "no run lingers")
     assert overlaps(stack) == 0

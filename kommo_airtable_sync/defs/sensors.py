@@ -64,7 +64,12 @@ def webhook_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
                 swept_at = time.monotonic()
                 sweep(context.instance, runners, inbox)
             views = look(inbox, runners)
-            requests = [_request(runners, lane) for lane, view in views.items() if wants_run(view)]
+            requests = [
+                _request(runners, lane)
+                for lane, view in views.items()
+                if wants_run(view)
+                and (lane == "live" or time.monotonic() - began >= BULK_SECONDS_MIN)
+            ]
             if requests:
                 return dg.SensorResult(run_requests=requests)
             time.sleep(LOOK_SECONDS)

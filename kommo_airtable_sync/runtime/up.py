@@ -119,18 +119,26 @@ def stop_leftover(settings: Settings) -> None:
         pid = int((settings.home / "run" / "supervisord.pid").read_text())
     except (OSError, ValueError):
         return
-    shown = subprocess.run(  # noqa: S603 - our own arguments
-        ["ps", "-p", str(pid), "-o", "command="],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if str(settings.home / "run" / "supervisord.conf") not in shown.stdout:
+    if str(settings.home / "run" / "supervisord.conf") not in command_line(pid):
         return
     os.kill(pid, signal.SIGTERM)
     ends_at = time.monotonic() + 2 * STOP_SECONDS
     while _alive(settings.home / "run" / "supervisord.pid") and time.monotonic() < ends_at:
         time.sleep(0.1)
+
+
+def command_line(pid: int) -> str:
+    """The command of a process; empty if there is none."""
+    proc = Path(f"/proc/{pid}/cmdline")
+    if Path("/proc/self").exists():
+        return proc.read_text().replace("\0", " ") if proc.exists() else ""
+    shown = subprocess.run(  # noqa: S603 - our own arguments
+        ["ps", "-p", str(pid), "-o", "command="],  # noqa: S607 - wherever it lives
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return shown.stdout
 
 
 def create_dagster_storage(environment: dict[str, str]) -> None:

@@ -266,16 +266,12 @@ def test_a_part_that_dies_is_started_again(stack: Stack) -> None:
 
 
 def test_up_that_was_killed_is_replaced_by_the_next(stack: Stack) -> None:
-    up = stack.processes["up"]
+    mark = stack.home / "run" / "supervisord.pid"
+    up, pid = stack.processes["up"], mark.read_text()
     os.kill(up.pid, signal.SIGKILL)
     up.wait()
     stack.spawn("up", "up")
-    pid = (stack.home / "run" / "supervisord.pid").read_text()
-    wait_until(
-        lambda: (stack.home / "run" / "supervisord.pid").read_text() not in ("", pid),
-        30,
-        "a new one",
-    )
+    wait_until(lambda: mark.exists() and mark.read_text() not in ("", pid), 40, "a new supervisor")
     stack.wait_ready()
     synced(stack, make_lead(stack, name="Under the new one"))
 

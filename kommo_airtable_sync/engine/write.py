@@ -22,8 +22,8 @@ from kommo_airtable_sync.engine.context import (
 from kommo_airtable_sync.engine.merge import agreed_fields, merge_batch, plan_row
 from kommo_airtable_sync.engine.outage import pausing
 from kommo_airtable_sync.engine.read import read_batch, several_records
-from kommo_airtable_sync.store.inbox import Outcome
 from kommo_airtable_sync.store.journal import Acknowledged, LedgerEntry
+from kommo_airtable_sync.store.settling import Outcome
 
 RECORD_GONE = "ROW_DOES_NOT_EXIST"
 DUPLICATE_KEY = "Cannot update more than one record"

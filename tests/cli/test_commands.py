@@ -15,7 +15,8 @@ from kommo_airtable_sync.assembly import SystemClock
 from kommo_airtable_sync.cli.main import main
 from kommo_airtable_sync.core.types import IncomingEvent
 from kommo_airtable_sync.store.database import Database
-from kommo_airtable_sync.store.inbox import Inbox, Outcome
+from kommo_airtable_sync.store.inbox import Inbox
+from kommo_airtable_sync.store.settling import Outcome
 
 Run = Callable[..., tuple[int, str, str]]
 EXAMPLE = Path(__file__).parent.parent.parent / "sync.example.yaml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any
 
 import dagster as dg
@@ -53,7 +54,7 @@ def airtable_metadata(engine: Engine, report: BatchReport) -> Mapping[str, Any]:
 
 def quantile(ordered: list[float], share: float) -> float:
     """The value below which ``share`` of a sorted, non-empty list lies (nearest rank)."""
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ordered[max(0, ceil(share * len(ordered)) - 1)]
 
 
 def total(reports: Sequence[BatchReport]) -> BatchReport:

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import requests
@@ -49,13 +50,11 @@ def quantiles(seconds: Iterable[float]) -> Quantiles:
     ordered = sorted(seconds)
     if not ordered:
         return Quantiles(None, None, None, 0)
-    last = len(ordered) - 1
-    return Quantiles(
-        ordered[min(last, int(len(ordered) * 0.5))],
-        ordered[min(last, int(len(ordered) * 0.95))],
-        ordered[-1],
-        len(ordered),
-    )
+
+    def at(share: float) -> float:
+        return ordered[max(0, ceil(share * len(ordered)) - 1)]
+
+    return Quantiles(at(0.5), at(0.95), ordered[-1], len(ordered))
 
 
 def latencies(changes: Sequence[Json], writes: Sequence[Json]) -> list[float]:

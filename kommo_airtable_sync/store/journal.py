@@ -17,10 +17,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from kommo_airtable_sync.core import canonical
 from kommo_airtable_sync.core.errors import Side
-from kommo_airtable_sync.core.types import Canonical
+from kommo_airtable_sync.core.types import LIVE, Canonical, Priority, lead_key
+from kommo_airtable_sync.store import leases
 from kommo_airtable_sync.store.database import Connection, Database, json_text
 from kommo_airtable_sync.store.leases import require_lease
-from kommo_airtable_sync.store.schema import journal, ledger
+from kommo_airtable_sync.store.schema import due, events, journal, ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +123,28 @@ class Journal:
         """Close the intents of these leads and move the ledger, in one transaction.
 
         Intents left open by earlier batches are superseded: the state they spoke of has been
-        read and merged since. A lead whose ledger a later batch has moved meanwhile keeps it: this
-        batch has lost its lease, and its answer is old news.
+        read and merged since. A lead that this batch no longer holds keeps its ledger; if it was
+        written to, nobody knows which of two writes came last, so its intents stay open and an
+        event asks for it to be read and written once more.
         """
         if not done:
             return
         with self._database.write() as connection:
+            keys = [lead_key(item.entry.lead_id) for item in done]
+            rows = leases.lock(connection, due.c.key.in_(keys), due.c.token == batch_id)
             now = self._database.now(connection)
-            # First, and in the order of the leads: whoever has the ledger's rows goes on alone.
-            self._store(connection, batch_id, [item.entry for item in done], now)
+            held = {key for key, _ in rows}
+            overtaken = [item for item in done if lead_key(item.entry.lead_id) not in held]
+            self._ask_again(
+                connection,
+                batch_id,
+                [item.entry.lead_id for item in overtaken if item.written],
+                now,
+            )
+            done = [item for item in done if item not in overtaken]
+            if not done:
+                return
+            self._store(connection, [item.entry for item in done], now)
             written = [item.entry for item in done if item.written]
             if written:
                 _close(connection, batch_id, [entry.lead_id for entry in written], "done", now)
@@ -164,16 +178,39 @@ class Journal:
             now = self._database.now(connection)
             _close(connection, batch_id, lead_ids, "refused", now)
 
-    def _store(
-        self, connection: Connection, batch_id: int, entries: Sequence[LedgerEntry], now: float
+    def _ask_again(
+        self, connection: Connection, batch_id: int, lead_ids: Sequence[int], now: float
     ) -> None:
+        if not lead_ids:
+            return
+        connection.execute(
+            sa.update(journal)
+            .where(
+                journal.c.batch_id == batch_id,
+                journal.c.lead_id.in_(lead_ids),
+                journal.c.state == "superseded",
+            )
+            .values(state="open", closed_at=None)
+        )
+        wanted: dict[str, Priority] = {lead_key(lead_id): LIVE for lead_id in lead_ids}
+        event = {
+            "source": "sync",
+            "kind": "overtaken",
+            "state": "pending",
+            "priority": LIVE,
+            "received_at": now,
+            "always_read": True,
+        }
+        connection.execute(sa.insert(events), [{"key": key, **event} for key in wanted])
+        leases.make_due(self._database, connection, wanted, now)
+
+    def _store(self, connection: Connection, entries: Sequence[LedgerEntry], now: float) -> None:
         insert = (sqlite.insert if self._database.is_sqlite else postgresql.insert)(ledger)
-        columns = ("record_id", "fields", "seen_updated_at", "batch_id", "updated_at")
+        columns = ("record_id", "fields", "seen_updated_at", "updated_at")
         connection.execute(
             insert.on_conflict_do_update(
                 index_elements=[ledger.c.lead_id],
                 set_={name: insert.excluded[name] for name in columns},
-                where=ledger.c.batch_id <= insert.excluded.batch_id,
             ),
             [
                 {
@@ -181,7 +218,6 @@ class Journal:
                     "record_id": entry.record_id,
                     "fields": _dump_fields(entry.fields),
                     "seen_updated_at": entry.seen_updated_at,
-                    "batch_id": batch_id,
                     "updated_at": now,
                 }
                 for entry in sorted(entries, key=lambda entry: entry.lead_id)

@@ -88,8 +88,6 @@ ledger = sa.Table(
     sa.Column("fields", sa.Text, nullable=False),
     # From a GET of the whole lead, never from a PATCH answer (design 3.2).
     sa.Column("seen_updated_at", sa.Double),
-    # The batch that moved the row last: an older one, late with its answer, must not move it back.
-    sa.Column("batch_id", BigId, nullable=False, server_default="0"),
     sa.Column("updated_at", sa.Double, nullable=False),
     sa.Index("ix_ledger_record", "record_id"),
 )

@@ -21,6 +21,7 @@ from kommo_airtable_sync.store.journal import (
     LedgerEntry,
 )
 from kommo_airtable_sync.store.schema import journal as journal_table
+from kommo_airtable_sync.store.settling import Outcome
 from tests.conftest import HandClock
 
 LEASE = 60.0
@@ -220,7 +221,7 @@ def test_intents_of_a_dead_batch_are_superseded_by_the_next_acknowledgement(
     assert states(database) == ["superseded", "open", "done"]
 
 
-def test_an_answer_that_comes_after_the_lease_was_lost_moves_no_ledger_back(
+def test_an_answer_after_the_lease_was_lost_moves_no_ledger_and_asks_for_another_look(
     journal: Journal, inbox: Inbox, clock: HandClock
 ) -> None:
     late = claim(inbox, 1, 2)
@@ -229,8 +230,16 @@ def test_an_answer_that_comes_after_the_lease_was_lost_moves_no_ledger_back(
     heir = inbox.claim(LIVE, 50, "heir", LEASE)
     assert heir is not None
     journal.acknowledge(heir.batch_id, [Acknowledged(entry(1, "99"), written=False)])
+    inbox.settle(heir.batch_id, {key: Outcome("done") for key in heir.keys}, 8)
+    assert inbox.due_lanes() == frozenset()
     journal.acknowledge(late.batch_id, [Acknowledged(entry(1)), Acknowledged(entry(2))])
-    assert journal.load([1, 2])[0] == {1: entry(1, "99"), 2: entry(2)}
+    entries, intents = journal.load([1, 2])
+    assert entries == {1: entry(1, "99")}
+    # Which of the two writes came last, nobody knows: both leads are written once more.
+    assert sorted(intents) == [1, 2]
+    again = inbox.claim(LIVE, 50, "again", LEASE)
+    assert again is not None
+    assert sorted(again.keys) == ["lead:1", "lead:2"]
 
 
 def test_a_batch_may_acknowledge_a_lead_again(journal: Journal, inbox: Inbox) -> None:

@@ -121,7 +121,6 @@ def upgrade() -> None:
         sa.Column("record_id", sa.Text(), nullable=True),
         sa.Column("fields", sa.Text(), nullable=False),
         sa.Column("seen_updated_at", sa.Double, nullable=True),
-        sa.Column("batch_id", BIG_ID, server_default="0", nullable=False),
         sa.Column("updated_at", sa.Double, nullable=False),
         sa.PrimaryKeyConstraint("lead_id"),
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from math import ceil
 from typing import Any
 
 import dagster as dg
 
+from kommo_airtable_sync.core.stats import nearest_rank
 from kommo_airtable_sync.engine.batch import BatchReport
 from kommo_airtable_sync.engine.context import Engine
 
@@ -43,18 +43,13 @@ def airtable_metadata(engine: Engine, report: BatchReport) -> Mapping[str, Any]:
     metadata["events"] = report.events
     if report.latencies:
         ordered = sorted(report.latencies)
-        metadata["latency_p50_s"] = round(quantile(ordered, 0.5), 3)
-        metadata["latency_p95_s"] = round(quantile(ordered, 0.95), 3)
+        metadata["latency_p50_s"] = round(nearest_rank(ordered, 0.5), 3)
+        metadata["latency_p95_s"] = round(nearest_rank(ordered, 0.95), 3)
     if report.outage:
         metadata["waiting_for"] = report.outage
     if report.links:
         metadata["leads"] = _table(engine, report)
     return metadata
-
-
-def quantile(ordered: list[float], share: float) -> float:
-    """The value below which ``share`` of a sorted, non-empty list lies (nearest rank)."""
-    return ordered[max(0, ceil(share * len(ordered)) - 1)]
 
 
 def total(reports: Sequence[BatchReport]) -> BatchReport:

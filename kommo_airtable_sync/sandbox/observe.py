@@ -9,10 +9,11 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import Any
 
 import requests
+
+from kommo_airtable_sync.core.stats import nearest_rank
 
 Json = Any
 TIMEOUT_SECONDS = 60.0
@@ -50,11 +51,9 @@ def quantiles(seconds: Iterable[float]) -> Quantiles:
     ordered = sorted(seconds)
     if not ordered:
         return Quantiles(None, None, None, 0)
-
-    def at(share: float) -> float:
-        return ordered[max(0, ceil(share * len(ordered)) - 1)]
-
-    return Quantiles(at(0.5), at(0.95), ordered[-1], len(ordered))
+    return Quantiles(
+        nearest_rank(ordered, 0.5), nearest_rank(ordered, 0.95), ordered[-1], len(ordered)
+    )
 
 
 def latencies(changes: Sequence[Json], writes: Sequence[Json]) -> list[float]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from math import ceil
 from typing import Any, Literal, TypedDict
 
 import sqlalchemy as sa
 
+from kommo_airtable_sync.core.stats import nearest_rank
 from kommo_airtable_sync.core.types import LIVE, Priority, lead_key
 from kommo_airtable_sync.store import counters, leases
 from kommo_airtable_sync.store.database import Database, instant
@@ -129,9 +129,9 @@ class Reports:
             )
             seconds = sorted(float(row.seconds) for row in rows)
         return Latency(
-            p50=_percentile(seconds, 0.5),
-            p95=_percentile(seconds, 0.95),
-            max=_percentile(seconds, 1.0),
+            p50=nearest_rank(seconds, 0.5) if seconds else None,
+            p95=nearest_rank(seconds, 0.95) if seconds else None,
+            max=seconds[-1] if seconds else None,
             count=len(seconds),
         )
 
@@ -262,8 +262,3 @@ def _listed(row: Any) -> ListedEvent:
         settled_at=None if row.settled_at is None else instant(row.settled_at),
         payload=row.payload,
     )
-
-
-def _percentile(ascending: Sequence[float], share: float) -> float | None:
-    """Nearest rank: a value that did occur."""
-    return ascending[ceil(share * len(ascending)) - 1] if ascending else None

@@ -43,8 +43,9 @@ def source_of(name: str, schema: KommoSchema, *, as_person: bool = False) -> Sou
 def field_of(name: str, type_: str, zone: str = "Europe/Moscow") -> FieldMapping:
     schema = kommo_schema(zone)
     as_person = name in PEOPLE and CELL_KINDS[type_] == "person"
+    choices = OPTIONS if CELL_KINDS[type_] in {"option", "set"} else ()
     return FieldMapping(
-        target=AirtableField(id="fldX", name="X", type=type_, choices=OPTIONS, max=5),
+        target=AirtableField(id="fldX", name="X", type=type_, choices=choices, max=5),
         source=source_of(name, schema, as_person=as_person),
         owner="both",
         on_conflict="kommo",

@@ -155,12 +155,13 @@ def resolve(
 def allowed_targets(source: Source, *, both_ways: bool = False) -> list[str]:
     """The Airtable types for a source: those of its kind, and what only some sources fit.
 
-    Text is read as an amount from custom fields only (a name is none), and only people are
-    collaborators, whose kind follows the target.
+    Amounts are looked for in free text only (a lead's name is none), and only people are
+    collaborators: their kind follows the target.
     """
     kind = "text" if source.kind == "person" else source.kind
     allowed = set(targets_of(kind, both_ways=both_ways))
-    if kind == "text" and source.custom_field is None:
+    free = source.custom_field is not None and source.custom_field.type in {"text", "textarea"}
+    if kind == "text" and not free:
         allowed -= {name for name, held in CELL_KINDS.items() if held == "number"}
     if source.name in PEOPLE:
         allowed |= set(targets_of("person", both_ways=both_ways))

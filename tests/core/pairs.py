@@ -34,9 +34,9 @@ def kommo_field(type_: str, field_id: int = 77) -> KommoField:
 
 
 def source_of(name: str, schema: KommoSchema, *, as_person: bool = False) -> Source:
-    """The source for an attribute, or for a custom field of a type."""
-    if name in CUSTOM_KINDS or name in READABLE:
-        return custom_field_source(kommo_field(name), schema)
+    """The source for an attribute, or for a custom field as in ``custom date``."""
+    if name.startswith("custom "):
+        return custom_field_source(kommo_field(name.removeprefix("custom ")), schema)
     return attribute_source(name, schema, stage_names={}, base_url="", as_person=as_person)
 
 
@@ -55,7 +55,8 @@ def field_of(name: str, type_: str, zone: str = "Europe/Moscow") -> FieldMapping
     )
 
 
-NAMES = (*ATTRIBUTES, *READ_ONLY, *CUSTOM_KINDS, *READABLE)
+CUSTOM = tuple(f"custom {type_}" for type_ in (*CUSTOM_KINDS, *READABLE))
+NAMES = (*ATTRIBUTES, *READ_ONLY, *CUSTOM)
 TARGETS = {name: allowed_targets(source_of(name, kommo_schema())) for name in NAMES}
 BOTH_WAYS = {
     name: allowed_targets(source, both_ways=True) if is_writable(source) else []

@@ -56,7 +56,7 @@ def cells(name: str, type_: str) -> st.SearchStrategy:
     """Cells of a type, as the API gives them, that the Kommo source can mean."""
     kind = CELL_KINDS[type_]
     names = NAMED.get("person" if kind == "person" else name)
-    if names is None and name in {"select", "radiobutton"}:
+    if names is None and name in {"custom select", "custom radiobutton"}:
         names = list(OPTIONS)
     words = st.sampled_from(names) if names else TEXTS.filter(str.strip)
     match kind:
@@ -104,7 +104,7 @@ def test_what_airtable_holds_comes_back_from_kommo_the_same(name, type_, data):
     fragment = over_the_wire(field.to_kommo(value, a_lead))
     for each in fragment.get("custom_fields_values", ()):
         # The stand-in reads the write shapes by the reference, not by our code.
-        definition = kommo_field(name).model_dump()
+        definition = kommo_field(name.removeprefix("custom ")).model_dump()
         each["values"], wrong = written(definition, each["values"], field.schema.zone)
         assert wrong == []
     back = field.from_kommo(patched(a_lead, fragment))
@@ -113,7 +113,10 @@ def test_what_airtable_holds_comes_back_from_kommo_the_same(name, type_, data):
 
 
 def test_both_ways_is_every_kommo_type_that_can_be_written():
-    assert {name for name, types in BOTH_WAYS.items() if types} == {*ATTRIBUTES, *CUSTOM_KINDS}
+    assert {name for name, types in BOTH_WAYS.items() if types} == {
+        *ATTRIBUTES,
+        *(f"custom {type_}" for type_ in CUSTOM_KINDS),
+    }
 
 
 # --- what is sent --------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from kommo_airtable_sync.core.amounts import parse_amount
 from kommo_airtable_sync.core.canonical import normalise, parse_instant, plain, to_json
 from kommo_airtable_sync.core.schemas import AirtableField
-from kommo_airtable_sync.core.sources import Kind, UnfitError, clipped, person
+from kommo_airtable_sync.core.sources import CLIPPED_AT, Kind, UnfitError, clipped, person
 from kommo_airtable_sync.core.types import Canonical, Json
 
 CELL_KINDS: dict[str, Kind] = {
@@ -64,37 +64,21 @@ def _midnight(value: Canonical, zone: ZoneInfo) -> Canonical:
     return normalise(datetime.combine(cast("date", value), time(), tzinfo=zone))
 
 
-def _joined(value: Canonical, _: ZoneInfo) -> Canonical:
-    return ", ".join(sorted(cast("frozenset[str]", value)))
+def _as_is(value: Canonical, _: ZoneInfo) -> Canonical:
+    return value
 
 
 def _written_out(value: Canonical, _: ZoneInfo) -> Canonical:
     return next(iter(to_json(value).values()))
 
 
-def _one_element(value: Canonical, _: ZoneInfo) -> Canonical:
-    return frozenset({str(value)})
-
-
-def _trimmed(value: Canonical, _: ZoneInfo) -> Canonical:
-    return str(value).strip()
-
-
-def _amount(value: Canonical, _: ZoneInfo) -> Canonical:
-    return parse_amount(str(value))
-
-
-def _as_is(value: Canonical, _: ZoneInfo) -> Canonical:
-    return value
-
-
 CONVERTERS: dict[tuple[Kind, Kind], Converter] = {
     ("text", "text"): _as_is,
-    ("text", "option"): _trimmed,
-    ("text", "number"): _amount,
+    ("text", "option"): lambda value, _: str(value).strip(),
+    ("text", "number"): lambda value, _: parse_amount(str(value)),
     ("option", "text"): _as_is,
     ("option", "option"): _as_is,
-    ("option", "set"): _one_element,
+    ("option", "set"): lambda value, _: frozenset({str(value)}),
     ("number", "number"): _as_is,
     ("number", "text"): _written_out,
     ("flag", "flag"): _as_is,
@@ -105,7 +89,7 @@ CONVERTERS: dict[tuple[Kind, Kind], Converter] = {
     ("instant", "date"): _day,
     ("instant", "text"): _written_out,
     ("set", "set"): _as_is,
-    ("set", "text"): _joined,
+    ("set", "text"): lambda value, _: ", ".join(sorted(cast("frozenset[str]", value))),
     ("person", "person"): _as_is,
 }
 """(Kommo's kind, Airtable's kind) -> how; a pair that is absent makes no sense."""
@@ -159,7 +143,7 @@ def _fit_number(value: Decimal, field: AirtableField) -> Canonical:
             raise UnfitError(message)
     if abs(value) > INTEGER_MAX:
         message = (
-            f"{plain(value)} has more digits than an Airtable number holds exactly; "
+            f"{plain(value)[:CLIPPED_AT]} has more digits than an Airtable number holds exactly; "
             "map it to a text field"
         )
         raise UnfitError(message)

@@ -95,21 +95,17 @@ def patched(lead: Lead, item: Fragment) -> dict[str, Json]:
     after = {**lead, **{key: value for key, value in item.items() if key not in JOINED}}
     if "price" in item and "price_with_minor_units" in lead:
         after["price_with_minor_units"] = item["price"]
-    if fields := {each["field_id"]: each for each in item.get("custom_fields_values", ())}:
-        before: list[Json] = lead.get("custom_fields_values") or []
-        kept = [each for each in before if each.get("field_id") not in fields]
-        after["custom_fields_values"] = [
-            *kept,
-            *(each for each in fields.values() if each["values"]),
-        ]
-    gone = list[Json](item.get("tags_to_delete", ()))
-    tags = [
-        tag
-        for tag in embedded(lead, "tags")
-        if not any(tag.get(key) == value for each in gone for key, value in each.items())
+    old: list[Json] = lead.get("custom_fields_values") or []
+    new: list[Json] = item.get("custom_fields_values", [])
+    ids = {each["field_id"] for each in new}
+    after["custom_fields_values"] = [
+        *(each for each in old if each.get("field_id") not in ids),
+        *(each for each in new if each["values"]),
     ]
+    gone = [tag["id"] for tag in item.get("tags_to_delete", ())]
+    kept = [tag for tag in embedded(lead, "tags") if tag.get("id") not in gone]
     inner: Json = lead.get("_embedded") or {}
-    after["_embedded"] = {**inner, "tags": [*tags, *item.get("tags_to_add", ())]}
+    after["_embedded"] = {**inner, "tags": [*kept, *item.get("tags_to_add", ())]}
     return after
 
 
@@ -230,7 +226,8 @@ def _responsible_user(value: Canonical, job: _Job) -> Fragment:
     now = responsible(job.lead, job.schema)
     users = [*by_id.values(), *([now] if now and now.id not in by_id else [])]
     known = [(user.id, user.email if by_email else user.name) for user in users]
-    known += [(user.id, wanted) for user in users if person(user.email) == person(wanted)]
+    email = person(wanted)
+    known += [(user.id, wanted) for user in users if email and person(user.email) == email]
     found = _pick(
         "user",
         wanted,
@@ -260,7 +257,7 @@ def _tags(value: Canonical, job: _Job) -> Fragment:
 
 
 def _present(value: Canonical, noun: str) -> str:
-    if value is None:
+    if value is None or not str(value).strip():
         message = f"it is empty, but a Kommo lead always has a {noun}"
         raise UnfitError(message)
     return str(value)

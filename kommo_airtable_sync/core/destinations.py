@@ -35,6 +35,9 @@ Lead = Mapping[str, Json]
 Id = TypeVar("Id")
 SECOND = timedelta(seconds=1)
 
+LOST = 143
+"""The status of lost leads in every pipeline (reference 5)."""
+
 JOINED = frozenset({"custom_fields_values", "tags_to_add", "tags_to_delete"})
 """Keys of a PATCH item that hold lists, to which each field adds its own."""
 
@@ -93,6 +96,8 @@ def merge_fragments(fragments: Iterable[Fragment]) -> Fragment:
 def patched(lead: Lead, item: Fragment) -> dict[str, Json]:
     """The lead as Kommo will show it once it has taken a PATCH item (reference 3.5, 3.6, 4.2)."""
     after = {**lead, **{key: value for key, value in item.items() if key not in JOINED}}
+    if item.get("status_id", LOST) != LOST:
+        after["loss_reason_id"] = None  # it goes with that status only (reference 3.2)
     if "price" in item and "price_with_minor_units" in lead:
         after["price_with_minor_units"] = item["price"]
     old: list[Json] = lead.get("custom_fields_values") or []
@@ -224,7 +229,8 @@ def _responsible_user(value: Canonical, job: _Job) -> Fragment:
     wanted, by_id = _present(value, "responsible user"), job.schema.user_by_id
     by_email = job.source.kind == "person"
     now = responsible(job.lead, job.schema)
-    users = [*by_id.values(), *([now] if now and now.id not in by_id else [])]
+    users = [user for user in by_id.values() if user.is_active or user == now]
+    users += [now] if now and now.id not in by_id else []
     known = [(user.id, user.email if by_email else user.name) for user in users]
     email = person(wanted)
     known += [(user.id, wanted) for user in users if email and person(user.email) == email]

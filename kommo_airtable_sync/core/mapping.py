@@ -13,7 +13,7 @@ from kommo_airtable_sync.core.codecs import (
     targets_of,
 )
 from kommo_airtable_sync.core.config import CustomField, FieldPart, SyncConfig
-from kommo_airtable_sync.core.destinations import Fragment, is_writable, merge_fragments
+from kommo_airtable_sync.core.destinations import LOST, Fragment, is_writable, merge_fragments
 from kommo_airtable_sync.core.errors import LeadFailed
 from kommo_airtable_sync.core.field_mapping import FieldMapping, KeyField
 from kommo_airtable_sync.core.filters import Filters, find_custom_field, resolve_filters
@@ -38,9 +38,6 @@ KEY_TYPES = ("number", "singleLineText", "multilineText")
 
 PEOPLE = frozenset({"responsible_user", "responsible_user_email"})
 """Attributes that a collaborator field can show."""
-
-LOST = 143
-"""The status of lost leads in every pipeline (reference 5)."""
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,11 @@ class User(_Item):
     id: int
     name: str
     email: str | None = None
+    is_active: bool = Field(
+        default=True,
+        validation_alias=AliasChoices("is_active", AliasPath("rights", "is_active")),
+    )
+    """Others cannot be given a lead, and the lead that they have shows them all the same."""
 
 
 class Enum(_Item):

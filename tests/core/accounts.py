@@ -83,6 +83,8 @@ USERS = [
     {"id": 92, "name": "Bo Diaz", "email": None, "rights": {}},
     {"id": 93, "name": "Twin", "email": "Twin1@acme.example", "rights": {}},
     {"id": 94, "name": "Twin", "email": "twin2@acme.example", "rights": {}},
+    {"id": 95, "name": "Ana Lima", "email": "old@acme.example", "rights": {"is_active": False}},
+    {"id": 96, "name": "Left", "email": None, "rights": {"is_active": False}},
 ]
 CUSTOM_FIELDS = [
     {

@@ -285,6 +285,14 @@ def test_two_users_of_one_name_are_told_apart_by_the_leads_own_or_by_email():
     assert sent(manager, "Twin", lead(responsible_user_id=94)) == {"responsible_user_id": 94}
 
 
+def test_a_user_who_is_not_active_is_given_no_lead_but_may_keep_one():
+    manager = "airtable: Manager, kommo: responsible_user"
+    assert sent(manager, "Ana Lima") == {"responsible_user_id": 91}
+    said = failure(manager, "Left")
+    assert said.count("Left") == 1, "not among the allowed names"
+    assert sent(manager, "Left", lead(responsible_user_id=96)) == {"responsible_user_id": 96}
+
+
 def test_a_user_who_is_gone_may_stay():
     manager = "airtable: Manager, kommo: responsible_user"
     gone = field(manager).to_kommo("User 5", lead(responsible_user_id=5))
@@ -350,6 +358,12 @@ def test_a_patched_lead_keeps_what_was_not_sent():
     assert [tag["name"] for tag in after["_embedded"]["tags"]] == ["b", "c"]
     assert (after["name"], after["price"]) == ("New", 1500)
     assert a_lead["name"] == "Lead 1"
+
+
+def test_a_lead_that_is_no_longer_lost_has_no_reason():
+    a_lead = lead(status_id=LOST, loss_reason_id=31)
+    assert patched(a_lead, {"name": "x"})["loss_reason_id"] == 31
+    assert patched(a_lead, {"status_id": NEW})["loss_reason_id"] is None
 
 
 REASON = "airtable: Manager, kommo: loss_reason, owner: airtable"

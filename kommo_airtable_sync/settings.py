@@ -5,6 +5,7 @@ Nothing is read at import. Secrets are ``SecretStr``: no repr, log or error show
 
 from __future__ import annotations
 
+import hashlib
 import os
 from functools import cached_property
 from pathlib import Path
@@ -128,6 +129,14 @@ class Settings(BaseSettings):
         config = parse_config(text, source=str(self.sync_config))
         check_supported(config)
         return config
+
+    def fingerprint(self) -> str:
+        """Changes with any setting, secrets included, and shows none."""
+        values = [
+            value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            for _, value in sorted(self.__dict__.items())
+        ]
+        return hashlib.sha256("\0".join(values).encode()).hexdigest()
 
     def stop_requested(self) -> bool:
         """Whether the supervisor asked everything to come to an end."""

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from kommo_airtable_sync.settings import Settings, load_settings
+from kommo_airtable_sync.store.reports import ListedState
 
 NEVER_LOADED = "The leads that are there were never loaded: run kommo-airtable-sync reconcile."
-STATES = ("pending", "claimed", "retrying", "done", "dead", "quarantined", "all")
 
 
 def register(app: typer.Typer) -> None:
@@ -71,7 +71,7 @@ def status_report(settings: Settings) -> dict[str, Any]:
 
 def list_events(
     context: typer.Context,
-    state: Annotated[str, typer.Option(help=f"One of {', '.join(STATES)}.")] = "all",
+    state: Annotated[ListedState, typer.Option(help="What they wait for.")] = "all",
     lead: Annotated[int | None, typer.Option(help="Only this Kommo lead.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
@@ -85,26 +85,21 @@ def list_events(
     from kommo_airtable_sync.cli.output import print_json, print_table
     from kommo_airtable_sync.store.reports import Reports
 
-    if state not in STATES:
-        raise typer.BadParameter(f"one of {', '.join(STATES)}", param_hint="--state")
     found = Reports(open_database(load_settings())).list_events(state, lead, limit)
     if as_json:
         print_json([asdict(item) for item in found])
         return
     print_table(
         "Events",
-        ("id", "key", "source", "kind", "state", "tries", "received", "outcome", "error"),
+        ("id", "key", "event", "state", "received", "outcome"),
         [
             (
                 item.id,
                 item.key,
-                item.source,
-                item.kind,
-                item.state,
-                item.attempts,
-                f"{item.received_at:%Y-%m-%d %H:%M:%S}Z",
-                item.outcome,
-                item.error,
+                f"{item.source} {item.kind}",
+                f"{item.state} ({item.attempts})" if item.attempts else item.state,
+                f"{item.received_at:%m-%d %H:%M:%S}",
+                item.error or item.outcome,
             )
             for item in found
         ],

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.settings import load_settings
 
 LOOK_SECONDS = 0.3
+PATIENCE_SECONDS = 15.0
 
 
 def register(app: typer.Typer) -> None:
@@ -17,7 +19,9 @@ def register(app: typer.Typer) -> None:
 
 
 def reconcile(
-    yes: Annotated[bool, typer.Option("--yes", help="Go on without asking.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Release the brake (creations never trip it).")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
     """Load the account: all leads through the one write path, live changes first."""
@@ -48,10 +52,17 @@ def reconcile(
         progress.update(reading, total=queued)
         syncing = progress.add_task("syncing", total=queued)
         left = remaining(engine, began)
+        moved_at = engine.seconds()
         while left.waiting:
             progress.update(syncing, completed=queued - left.waiting)
             engine.clock.sleep(LOOK_SECONDS)
-            left = remaining(engine, began)
+            before, left = left.waiting, remaining(engine, began)
+            now = engine.seconds()
+            if left.waiting != before:
+                moved_at = now
+            elif now - moved_at > PATIENCE_SECONDS:
+                moved_at = now
+                progress.console.print(_why_nothing_moves(engine))
         progress.update(syncing, completed=queued)
     result = {"leads": queued, **left.outcomes}
     remember_load(engine, result)
@@ -59,5 +70,14 @@ def reconcile(
         print_json(result)
     else:
         print_table("Loaded", ("what", "leads"), list(result.items()))
-    if left.outcomes.get("dead"):
+    if left.outcomes.get("dead") or left.outcomes.get("retrying"):
         raise typer.Exit(3)
+
+
+def _why_nothing_moves(engine: Engine) -> str:
+    """What keeps the load from going on, as far as the store tells."""
+    for pause in engine.runners.pauses().values():
+        return f"{pause.side} is paused ({pause.reason}): {pause.detail}"
+    if any(runner.lane == engine.lane for runner in engine.runners.all()):
+        return "still working ..."
+    return "nothing works on the bulk queue: is `kommo-airtable-sync up` running? (leads wait)"

@@ -17,7 +17,8 @@ from kommo_airtable_sync.store.database import StoreError
 
 app = typer.Typer(
     name="kommo-airtable-sync",
-    help="Keep Kommo leads and Airtable records the same, as a Dagster project.",
+    help="Keep Kommo leads and Airtable records the same, as a Dagster project. "
+    "(--debug with any command: errors with their traceback.)",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

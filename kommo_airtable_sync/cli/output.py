@@ -22,8 +22,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         typer.echo(f"{title}: none")
         return
     table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for column in columns[:-1]:
+        table.add_column(column, no_wrap=True)
+    table.add_column(columns[-1], overflow="fold")
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     Console().print(table)

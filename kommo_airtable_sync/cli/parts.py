@@ -24,8 +24,12 @@ def register(app: typer.Typer) -> None:
 
 def up(
     host: Annotated[str | None, typer.Option(help="Receiver address (RECEIVER_HOST).")] = None,
-    port: Annotated[int | None, typer.Option(help="Receiver port (RECEIVER_PORT).")] = None,
-    dagster_port: Annotated[int | None, typer.Option(help="Dagster UI (DAGSTER_PORT).")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Receiver port (RECEIVER_PORT).")
+    ] = None,
+    dagster_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Dagster UI (DAGSTER_PORT).")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Live workers; all but one stand by.")] = 1,
 ) -> None:
     """Run everything in the foreground; Ctrl-C stops all within 10 s, losing nothing."""
@@ -39,7 +43,9 @@ def up(
 
 def receiver(
     host: Annotated[str | None, typer.Option(help="Address (RECEIVER_HOST).")] = None,
-    port: Annotated[int | None, typer.Option(help="Port (RECEIVER_PORT).")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port (RECEIVER_PORT).")
+    ] = None,
 ) -> None:
     """Run the webhook receiver alone."""
     from kommo_airtable_sync.runtime.receiving import run_receiver
@@ -60,8 +66,10 @@ def worker(
 
 
 def sandbox(
-    kommo_port: Annotated[int, typer.Option(help="Kommo's stand-in.")] = 8010,
-    airtable_port: Annotated[int, typer.Option(help="Airtable's stand-in.")] = 8011,
+    kommo_port: Annotated[int, typer.Option(min=1, max=65535, help="Kommo's stand-in.")] = 8010,
+    airtable_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Airtable's stand-in.")
+    ] = 8011,
     fast: Annotated[
         bool, typer.Option(help="No latency, and a rate lock of 1 s instead of 30 s.")
     ] = False,

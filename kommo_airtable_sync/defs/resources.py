@@ -27,7 +27,7 @@ def warm_engine(lane: str) -> Engine:
         ConfigurationError: naming what is missing or wrong.
     """
     settings = load_settings()
-    stamp = f"{settings.model_dump_json()} {_modified(settings.sync_config)}"
+    stamp = f"{settings.fingerprint()} {_modified(settings.sync_config)}"
     with _lock:
         engine = _engines.get((lane, stamp))
         if engine is None:

@@ -59,9 +59,9 @@ class Attendance:
         self._heart.stop()
 
 
-def another_run_waits(context: dg.OpExecutionContext, engine: Engine) -> bool:
+def another_run_waits(instance: dg.DagsterInstance, engine: Engine, run_id: str) -> bool:
     """Whether somebody (a person, a re-execution) has started another run of this lane."""
-    others = [item for item in engine.runners.all() if item.run_id != context.run_id]
+    others = [item for item in engine.runners.all() if item.run_id != run_id]
     if any(
         item.lane == engine.lane
         and item.state == "standby"
@@ -69,7 +69,6 @@ def another_run_waits(context: dg.OpExecutionContext, engine: Engine) -> bool:
         for item in others
     ):
         return True
-    waiting = context.instance.get_runs(
-        filters=dg.RunsFilter(job_name=context.run.job_name, statuses=list(WAITING)), limit=20
-    )
+    # Any job counts: Materialize on an asset waits for the same worker.
+    waiting = instance.get_runs(filters=dg.RunsFilter(statuses=list(WAITING)), limit=20)
     return any(LANES.get(run.tags.get(LANE_TAG, "live")) == engine.lane for run in waiting)

@@ -28,6 +28,9 @@ from kommo_airtable_sync.store.runners import Runners
 TICK_SECONDS = 20.0
 LOOK_SECONDS = 0.05
 SWEEP_SECONDS = 2.0
+# The daemon sleeps after a tick that was shorter than this, and is blind meanwhile. A live run
+# lingers for longer, so nothing is missed; a bulk run would leave live events waiting.
+BULK_SECONDS_MIN = 5.0
 # A retiring run needs only to write its last Dagster events.
 RETIRING_SECONDS = 1.0
 # STARTED, yet never heard of: its process died before the first heartbeat.
@@ -51,7 +54,8 @@ def webhook_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
     inbox, runners = Inbox(database), Runners(database)
     (settings.home / "run").mkdir(exist_ok=True)
     (settings.home / "run" / "sensor.ready").write_text(str(os.getpid()))
-    ends_at = time.monotonic() + TICK_SECONDS
+    began = time.monotonic()
+    ends_at = began + TICK_SECONDS
     swept_at = 0.0
     views: dict[str, LaneView] = {}
     try:
@@ -60,7 +64,12 @@ def webhook_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
                 swept_at = time.monotonic()
                 sweep(context.instance, runners, inbox)
             views = look(inbox, runners)
-            requests = [_request(runners, lane) for lane, view in views.items() if wants_run(view)]
+            requests = [
+                _request(runners, lane)
+                for lane, view in views.items()
+                if wants_run(view)
+                and (lane == "live" or time.monotonic() - began >= BULK_SECONDS_MIN)
+            ]
             if requests:
                 return dg.SensorResult(run_requests=requests)
             time.sleep(LOOK_SECONDS)

@@ -101,7 +101,9 @@ def follow_changes(context: dg.OpExecutionContext, sync: SyncResource, batch_id:
         engine,
         context.run_id,
         on_batch=lambda report: record_batch(context, engine, report),
-        should_end=lambda: engine.stop_requested() or another_run_waits(context, engine),
+        should_end=lambda: (
+            engine.stop_requested() or another_run_waits(context.instance, engine, context.run_id)
+        ),
     )
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from kommo_airtable_sync.core.errors import SideUnavailable
 from kommo_airtable_sync.core.types import Canonical, Json, key_id
-from kommo_airtable_sync.store.inbox import Claim, Outcome
+from kommo_airtable_sync.store.inbox import Claim
 from kommo_airtable_sync.store.journal import Intent, LedgerEntry
+from kommo_airtable_sync.store.settling import Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from kommo_airtable_sync.core.types import Json, key_id, lead_key
 from kommo_airtable_sync.engine.batch import Batch
 from kommo_airtable_sync.engine.context import CALL_SECONDS_MAX, Engine
 from kommo_airtable_sync.engine.outage import pausing
-from kommo_airtable_sync.store.inbox import ClaimedEvent, Outcome
+from kommo_airtable_sync.store.inbox import ClaimedEvent
 from kommo_airtable_sync.store.journal import Intent, LedgerEntry
+from kommo_airtable_sync.store.settling import Outcome
 
 
 def read_batch(engine: Engine, batch: Batch) -> None:

@@ -12,7 +12,7 @@ from kommo_airtable_sync.engine.batch import Batch, BatchReport
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.outage import lift_pauses
 from kommo_airtable_sync.store import counters
-from kommo_airtable_sync.store.inbox import Outcome
+from kommo_airtable_sync.store.settling import Outcome
 
 log = logging.getLogger(__name__)
 

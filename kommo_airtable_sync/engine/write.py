@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from kommo_airtable_sync.core.errors import BatchRefused, LeadFailed, SideUnavailable
+from kommo_airtable_sync.core.errors import (
+    BatchRefused,
+    ConfigurationError,
+    LeadFailed,
+    SideUnavailable,
+)
 from kommo_airtable_sync.core.types import BULK, Json, key_id
 from kommo_airtable_sync.engine.batch import Batch, PlannedRow
 from kommo_airtable_sync.engine.context import (
@@ -17,8 +22,8 @@ from kommo_airtable_sync.engine.context import (
 from kommo_airtable_sync.engine.merge import agreed_fields, merge_batch, plan_row
 from kommo_airtable_sync.engine.outage import pausing
 from kommo_airtable_sync.engine.read import read_batch, several_records
-from kommo_airtable_sync.store.inbox import Outcome
 from kommo_airtable_sync.store.journal import Acknowledged, LedgerEntry
+from kommo_airtable_sync.store.settling import Outcome
 
 RECORD_GONE = "ROW_DOES_NOT_EXIST"
 DUPLICATE_KEY = "Cannot update more than one record"
@@ -29,6 +34,8 @@ def write_airtable(engine: Engine, batch: Batch) -> None:
     with pausing(engine, batch):
         _keep_unchanged(engine, batch)
         while batch.rows and batch.outage is None:
+            # The place in the budget first: an intent must not age while it waits to be sent.
+            engine.airtable_budget.wait_for_place()
             _yield_to_live(engine, batch)
             _read_again_if_old(engine, batch)
             _keep_unchanged(engine, batch)
@@ -102,6 +109,9 @@ def write_rows(engine: Engine, batch: Batch, rows: Sequence[PlannedRow]) -> None
         engine.journal.refuse(batch.id, lead_ids)
         _refused(engine, batch, rows, refused)
         return
+    except ConfigurationError:
+        engine.journal.refuse(batch.id, lead_ids)
+        raise
     except SideUnavailable as outage:
         if not outage.sent or outage.reason in ("rate_limited", "quota"):
             engine.journal.refuse(batch.id, lead_ids)

@@ -245,8 +245,9 @@ class Stage:
             "DAGSTER_HOME": str(settings.home),
             "SYNC_CONFIG": str(settings.sync_config),
             "SYNC_DATABASE_URL": f"sqlite:///{settings.home / 'sync.db'}",
-            "CELERY_BROKER_URL": "",
-            "CELERY_RESULT_BACKEND": "",
+            # Named, not left empty: a .env of the user must not lend the demo its own broker.
+            "CELERY_BROKER_URL": "filesystem://",
+            "CELERY_RESULT_BACKEND": f"file://{settings.home / 'celery' / 'results'}",
             "RECEIVER_PORT": str(settings.receiver_port),
             "DAGSTER_PORT": str(settings.dagster_port),
         }

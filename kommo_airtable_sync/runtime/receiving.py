@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
+
 from kommo_airtable_sync.assembly import open_database, open_limiter
+from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.receiver.app import create_app
 from kommo_airtable_sync.receiver.metrics import metrics_text
 from kommo_airtable_sync.receiver.server import serve
@@ -17,6 +21,7 @@ def run_receiver(settings: Settings, host: str, port: int) -> None:
         ConfigurationError: if the secret or sync.yaml is missing or wrong.
     """
     settings.require("KOMMO_WEBHOOK_SECRET")
+    require_free_port("RECEIVER_PORT", host, port)
     config = settings.load_config()
     database = open_database(settings)
     limiter = open_limiter(settings)
@@ -27,4 +32,23 @@ def run_receiver(settings: Settings, host: str, port: int) -> None:
         metrics_token=settings.metrics_token.get_secret_value(),
         links=bool(config.links),
     )
+    (settings.home / "run").mkdir(mode=0o700, exist_ok=True)
+    (settings.home / "run" / "receiver.ready").write_text(str(os.getpid()))
     serve(app, host, port)
+
+
+def require_free_port(name: str, host: str, port: int) -> None:
+    """Say clearly that somebody else has the port, before a server fails in its own words.
+
+    Raises:
+        ConfigurationError: naming the setting.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"{name} {port} on {host} cannot be used: {error.strerror}.",
+                "Stop what has it, or name another port.",
+            ) from error

@@ -26,6 +26,7 @@ from kommo_airtable_sync.assembly import open_database
 from kommo_airtable_sync.core.errors import SyncError
 from kommo_airtable_sync.engine.context import STALE_SECONDS
 from kommo_airtable_sync.runtime.instance import prepare_home, write_workspace
+from kommo_airtable_sync.runtime.receiving import require_free_port
 from kommo_airtable_sync.settings import Settings
 from kommo_airtable_sync.store.runners import Runners
 
@@ -55,6 +56,9 @@ def run_up(settings: Settings, workers: int) -> int:
     """
     settings.require("KOMMO_TOKEN", "AIRTABLE_TOKEN", "AIRTABLE_BASE_ID", "KOMMO_WEBHOOK_SECRET")
     settings.load_config()
+    stop_leftover(settings)
+    require_free_port("RECEIVER_PORT", settings.receiver_host, settings.receiver_port)
+    require_free_port("DAGSTER_PORT", "127.0.0.1", settings.dagster_port)
     run_folder = prepare_home(settings)
     open_database(settings).close()
     for mark in run_folder.glob("*.ready"):
@@ -109,6 +113,34 @@ def _wait_for_runs(settings: Settings) -> None:
     database.close()
 
 
+def stop_leftover(settings: Settings) -> None:
+    """End the parts of an earlier ``up`` that was killed: its supervisor lives on without it."""
+    try:
+        pid = int((settings.home / "run" / "supervisord.pid").read_text())
+    except (OSError, ValueError):
+        return
+    if str(settings.home / "run" / "supervisord.conf") not in command_line(pid):
+        return
+    os.kill(pid, signal.SIGTERM)
+    ends_at = time.monotonic() + 2 * STOP_SECONDS
+    while _alive(settings.home / "run" / "supervisord.pid") and time.monotonic() < ends_at:
+        time.sleep(0.1)
+
+
+def command_line(pid: int) -> str:
+    """The command of a process; empty if there is none."""
+    proc = Path(f"/proc/{pid}/cmdline")
+    if Path("/proc/self").exists():
+        return proc.read_text().replace("\0", " ") if proc.exists() else ""
+    shown = subprocess.run(  # noqa: S603 - our own arguments
+        ["ps", "-p", str(pid), "-o", "command="],  # noqa: S607 - wherever it lives
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return shown.stdout
+
+
 def create_dagster_storage(environment: dict[str, str]) -> None:
     """Let one process create Dagster's databases: several at once spoil them on SQLite.
 
@@ -161,10 +193,13 @@ def readiness(settings: Settings) -> dict[str, bool]:
     marks = settings.home / "run"
     host = "127.0.0.1" if settings.receiver_host in ("0.0.0.0", "") else settings.receiver_host  # noqa: S104
     return {
-        "receiver": _answers(f"http://{host}:{settings.receiver_port}/readyz"),
-        "webserver": _answers(f"http://127.0.0.1:{settings.dagster_port}/server_info"),
-        "worker-live": _alive(marks / "worker-live.ready"),
-        "worker-bulk": _alive(marks / "worker-bulk.ready"),
+        # A mark of ours, too: another installation may answer on the same port.
+        "receiver": _alive(marks / "receiver.ready")
+        and _answers(f"http://{host}:{settings.receiver_port}/readyz"),
+        "webserver": _alive(marks / "supervisord.pid")
+        and _answers(f"http://127.0.0.1:{settings.dagster_port}/server_info"),
+        "worker-live": any(_alive(mark) for mark in marks.glob("worker-live-*.ready")),
+        "worker-bulk": any(_alive(mark) for mark in marks.glob("worker-bulk-*.ready")),
         "sensor": _fresh(marks / "sensor.ready"),
     }
 

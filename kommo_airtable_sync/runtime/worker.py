@@ -108,7 +108,9 @@ def _warm(settings: Settings, queue: str) -> None:
     except SyncError as error:
         # The first run says the same, where people look.
         log.warning("not fully warm yet: %s", error)
-    (settings.home / "run" / f"worker-{queue}.ready").write_text(str(os.getpid()))
+    # One mark a worker; its child may change.
+    mark = settings.home / "run" / f"worker-{queue}-{os.getppid()}.ready"
+    mark.write_text(str(os.getpid()))
 
 
 def _watch_for_terminate(run_id: str) -> Callable[[], None]:

@@ -8,6 +8,7 @@ import threading
 
 from kommo_airtable_sync.sandbox.airtable import app as airtable_app
 from kommo_airtable_sync.sandbox.airtable.model import AirtableModel
+from kommo_airtable_sync.sandbox.deliverer import WebhookDeliverer
 from kommo_airtable_sync.sandbox.kommo import server as kommo_server
 from kommo_airtable_sync.sandbox.kommo.model import KommoModel
 from kommo_airtable_sync.sandbox.kommo.seed import seed_leads
@@ -51,7 +52,7 @@ def serve_both(kommo_port: int, airtable_port: int, *, fast: bool, leads: int = 
     threads = [threading.Thread(target=server.run) for server in servers]
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    with kommo_server.WebhookDeliverer(kommo):
+    with WebhookDeliverer(kommo), WebhookDeliverer(airtable):
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -7,10 +7,9 @@ events of a key travel with its claim. Claim and settle are single transactions.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,8 +20,12 @@ from kommo_airtable_sync.store import counters, leases
 from kommo_airtable_sync.store.database import Connection, Database, json_text, storable
 from kommo_airtable_sync.store.leases import UNSETTLED
 from kommo_airtable_sync.store.schema import batches, due, events
-
-ERROR_CHARACTERS_MAX = 2_000
+from kommo_airtable_sync.store.settling import (
+    ERROR_CHARACTERS_MAX,
+    Outcome,
+    free_keys,
+    settle_events,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +54,6 @@ class Claim:
     def keys(self) -> list[str]:
         """The claimed keys, oldest due first."""
         return list(self.events)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How the work on one key ended.
-
-    Args:
-        state: ``done``; ``dead`` (a person must look); ``retry`` (counts as an attempt);
-            ``released`` (nobody's fault: back into the queue as it was).
-        outcome: for done: ``created``, ``updated``, ``unchanged``, ``stale``, ``filtered``,
-            ``absent``.
-        error: one sentence for people.
-        due_in_seconds: for retry and released.
-    """
-
-    state: Literal["done", "dead", "retry", "released"]
-    outcome: str | None = None
-    error: str | None = None
-    due_in_seconds: float = 0.0
 
 
 class Inbox:
@@ -197,8 +181,8 @@ class Inbox:
         """
         with self._database.write() as connection:
             now = leases.require_lease(self._database, connection, batch_id, list(outcomes))
-            _settle_events(connection, batch_id, outcomes, max_attempts, now)
-            _free_keys(connection, batch_id, outcomes, now)
+            settle_events(connection, batch_id, outcomes, max_attempts, now)
+            free_keys(connection, batch_id, outcomes, now)
             held = sa.exists(sa.select(due.c.key).where(due.c.token == batch_id))
             connection.execute(
                 sa.update(batches).where(batches.c.id == batch_id, ~held).values(settled_at=now)
@@ -286,80 +270,10 @@ def _take(
     return Claim(batch_id, lane, by_key)
 
 
-def _settle_events(
-    connection: Connection,
-    batch_id: int,
-    outcomes: Mapping[str, Outcome],
-    max_attempts: int,
-    now: float,
-) -> None:
-    """One statement for each distinct outcome: a batch of 50 has a handful of them."""
-    alike: defaultdict[Outcome, list[str]] = defaultdict(list)
-    for key, outcome in outcomes.items():
-        alike[replace(outcome, due_in_seconds=0.0)].append(key)
-    for outcome, keys in alike.items():
-        connection.execute(
-            sa.update(events)
-            .where(
-                events.c.batch_id == batch_id, events.c.key.in_(keys), events.c.state == "claimed"
-            )
-            .values(_settled_values(outcome, max_attempts, now))
-        )
-    done = [key for key, outcome in outcomes.items() if outcome.state == "done"]
-    # What once failed has now been made good by the same one write path.
-    connection.execute(
-        sa.update(events)
-        .where(events.c.key.in_(done), events.c.state == "dead")
-        .values(state="done", outcome="superseded", settled_at=now)
-    )
-
-
-def _settled_values(outcome: Outcome, max_attempts: int, now: float) -> dict[str, Any]:
-    error = storable(outcome.error or "")[:ERROR_CHARACTERS_MAX] or None
-    if outcome.state == "released":
-        return {"state": "pending"}
-    if outcome.state == "retry":
-        attempts = events.c.attempts + 1
-        spent = attempts >= max_attempts
-        return {
-            "attempts": attempts,
-            "error": error,
-            "state": sa.case((spent, "dead"), else_="pending"),
-            "settled_at": sa.case((spent, now), else_=None),
-        }
-    return {
-        "state": outcome.state,
-        "settled_at": now,
-        "outcome": outcome.outcome,
-        "error": error,
-    }
-
-
-def _free_keys(
-    connection: Connection, batch_id: int, outcomes: Mapping[str, Outcome], now: float
-) -> None:
-    """Take finished keys off the list; put those with pending events back into it."""
-    newer = sa.func.max(sa.case((events.c.batch_id == batch_id, 0), else_=1))
-    pending = {
-        row.key: bool(row.newer)
-        for row in connection.execute(
-            sa.select(events.c.key, newer.label("newer"))
-            .where(events.c.key.in_(list(outcomes)), events.c.state == "pending")
-            .group_by(events.c.key)
-        )
-    }
-    finished = [key for key in outcomes if key not in pending]
-    connection.execute(sa.delete(due).where(due.c.key.in_(finished)))
-    again: defaultdict[float, list[str]] = defaultdict(list)
-    for key, has_newer in pending.items():
-        wait = 0.0 if has_newer else outcomes[key].due_in_seconds
-        again[now + wait].append(key)
-    for due_at, keys in again.items():
-        connection.execute(
-            sa.update(due)
-            .where(due.c.key.in_(keys))
-            .values(token=None, lease_until=None, due_at=due_at)
-        )
+def _why_quarantined(event: IncomingEvent) -> str | None:
+    if event.state != "quarantined" or event.payload is None:
+        return None
+    return storable(str(event.payload.get("error", "")))[:ERROR_CHARACTERS_MAX] or None
 
 
 def _event_row(event: IncomingEvent, now: float) -> dict[str, Any]:
@@ -368,6 +282,7 @@ def _event_row(event: IncomingEvent, now: float) -> dict[str, Any]:
         "source": event.source,
         "kind": event.kind,
         "state": event.state,
+        "error": _why_quarantined(event),
         "priority": event.priority,
         "occurred_at": event.occurred_at.timestamp() if event.occurred_at else None,
         "received_at": now,

@@ -60,6 +60,7 @@ class ListedEvent:
     occurred_at: datetime | None
     received_at: datetime
     settled_at: datetime | None
+    payload: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class Reports:
         """Events of a source received since then: outcomes of the done ones, states of the rest."""
         shown = sa.case(
             (events.c.state == "done", sa.func.coalesce(events.c.outcome, "done")),
-            else_=events.c.state,
+            else_=_shown_state(),
         ).label("shown")
         with self._database.read() as connection:
             rows = connection.execute(
@@ -259,6 +260,7 @@ def _listed(row: Any) -> ListedEvent:
         occurred_at=None if row.occurred_at is None else instant(row.occurred_at),
         received_at=instant(row.received_at),
         settled_at=None if row.settled_at is None else instant(row.settled_at),
+        payload=row.payload,
     )
 
 

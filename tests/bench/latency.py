@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -48,11 +49,15 @@ class StockStack(Stack):
         self.register()
 
     def stop(self) -> None:
-        """`dagster dev` ends its children on SIGINT."""
+        """`dagster dev` and all its children at once: it waits for them longer than we do."""
         dagster = self.processes.pop("dagster", None)
         if dagster and dagster.poll() is None:
-            dagster.send_signal(signal.SIGINT)
-            dagster.wait(30)
+            os.killpg(dagster.pid, signal.SIGINT)
+            try:
+                dagster.wait(15)
+            except subprocess.TimeoutExpired:
+                os.killpg(dagster.pid, signal.SIGKILL)
+                dagster.wait()
         super().stop()
 
 
@@ -147,5 +152,5 @@ def measure(
         stack.start()
         time.sleep(delay_seconds)
         figures = {"path": path, **play(stack, pattern), "overlapping_runs": overlaps(stack)}
-    print(figures, flush=True)
+        print(figures, flush=True)
     return figures

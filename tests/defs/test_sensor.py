@@ -56,7 +56,14 @@ def test_a_due_lead_asks_for_one_run_and_not_for_a_second(store: Database) -> No
         assert isinstance(tick(instance), str)
 
 
-def test_bulk_work_goes_to_the_bulk_queue(store: Database) -> None:
+def test_bulk_waits_until_the_daemon_would_not_sleep_after_it(store: Database) -> None:
+    make_due(store, BULK)
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert "bulk: due" in str(tick(instance))
+
+
+def test_bulk_work_goes_to_the_bulk_queue(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sensors, "BULK_SECONDS_MIN", 0.05)
     make_due(store, BULK)
     with dg.DagsterInstance.ephemeral() as instance:
         requests = tick(instance)

@@ -170,7 +170,8 @@ def test_the_killed_worker_is_noticed_and_another_run_does_its_work(stack: Stack
     wait_until(lambda: stack.reports().inbox_counts()["claimed"], 20, "a batch is under way")
     killed_at = time.monotonic()
     zombie = next(run["runId"] for run in runs(stack) if run["status"] == "STARTED")
-    os.kill(int((stack.home / "run" / "worker-live.ready").read_text()), signal.SIGKILL)
+    mark = next((stack.home / "run").glob("worker-live-*.ready"))
+    os.kill(int(mark.read_text()), signal.SIGKILL)
     stack.control("airtable", "PATCH", "settings", {"latency_seconds": 0})
     for lead in leads:
         synced(stack, lead)
@@ -262,6 +263,17 @@ def test_a_part_that_dies_is_started_again(stack: Stack) -> None:
         lambda: int((stack.home / "run" / "sensor.ready").read_text()) != pid, 60, "it is back"
     )
     synced(stack, make_lead(stack, name="After the fall"))
+
+
+def test_up_that_was_killed_is_replaced_by_the_next(stack: Stack) -> None:
+    mark = stack.home / "run" / "supervisord.pid"
+    up, pid = stack.processes["up"], mark.read_text()
+    os.kill(up.pid, signal.SIGKILL)
+    up.wait()
+    stack.spawn("up", "up")
+    wait_until(lambda: mark.exists() and mark.read_text() not in ("", pid), 40, "a new supervisor")
+    stack.wait_ready()
+    synced(stack, make_lead(stack, name="Under the new one"))
 
 
 def test_no_two_live_runs_overlapped_in_all_of_this(stack: Stack) -> None:

@@ -15,9 +15,10 @@ from kommo_airtable_sync.core.errors import LeaseLost
 from kommo_airtable_sync.core.types import BULK, LIVE, IncomingEvent, Priority
 from kommo_airtable_sync.store import counters
 from kommo_airtable_sync.store.database import Database
-from kommo_airtable_sync.store.inbox import Claim, Inbox, Outcome
+from kommo_airtable_sync.store.inbox import Claim, Inbox
 from kommo_airtable_sync.store.runners import Runners
 from kommo_airtable_sync.store.schema import batches, due, events
+from kommo_airtable_sync.store.settling import Outcome
 from tests.conftest import HandClock
 
 LEASE = 60.0

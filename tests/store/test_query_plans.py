@@ -11,9 +11,10 @@ import sqlalchemy as sa
 
 from kommo_airtable_sync.core.types import BULK, LIVE, IncomingEvent
 from kommo_airtable_sync.store.database import Database
-from kommo_airtable_sync.store.inbox import Inbox, Outcome
+from kommo_airtable_sync.store.inbox import Inbox
 from kommo_airtable_sync.store.journal import Acknowledged, Journal, LedgerEntry
 from kommo_airtable_sync.store.reports import Reports
+from kommo_airtable_sync.store.settling import Outcome
 from tests.conftest import HandClock
 
 DONE_EVENTS, DUE_KEYS = 100_000, 10_000

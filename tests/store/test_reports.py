@@ -7,9 +7,10 @@ import sqlalchemy as sa
 
 from kommo_airtable_sync.core.types import BULK, LIVE, IncomingEvent, Priority
 from kommo_airtable_sync.store.database import Database
-from kommo_airtable_sync.store.inbox import Claim, Inbox, Outcome
+from kommo_airtable_sync.store.inbox import Claim, Inbox
 from kommo_airtable_sync.store.reports import Reports
 from kommo_airtable_sync.store.schema import due, events
+from kommo_airtable_sync.store.settling import Outcome
 from tests.conftest import HandClock
 
 LEASE = 60.0

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from kommo_airtable_sync.sandbox.airtable.data import Actor
-from kommo_airtable_sync.sandbox.airtable.listing import list_page, show_record
+from kommo_airtable_sync.sandbox.airtable.listing import list_page, show_record, whole_number
 from kommo_airtable_sync.sandbox.airtable.refusal import (
     Refusal,
     bad_request,
@@ -21,6 +21,13 @@ from kommo_airtable_sync.sandbox.airtable.refusal import (
 from kommo_airtable_sync.sandbox.airtable.schema import Base, Table, is_id
 from kommo_airtable_sync.sandbox.airtable.schema_edits import body_object, new_field, new_table
 from kommo_airtable_sync.sandbox.airtable.state import State, Token
+from kommo_airtable_sync.sandbox.airtable.webhooks import (
+    PAGE,
+    Webhook,
+    create_webhook,
+    list_payloads,
+    refresh,
+)
 from kommo_airtable_sync.sandbox.airtable.writing import delete_records, write_records
 
 Json = Any
@@ -34,7 +41,7 @@ class Call:
         state: of the stand-in.
         method: HTTP method.
         route: pattern of its path, ``unknown`` if there is none or an id is malformed.
-        ids: what the path names: ``base``, ``table`` (id or name), ``record``.
+        ids: what the path names: ``base``, ``table`` (id or name), ``record``, ``webhook``.
         query: by name; ``x[]`` as lists.
         headers: names in lower case.
         content: the raw body.
@@ -75,6 +82,14 @@ class Call:
         if table is None:
             raise self.missing("TABLE_NOT_FOUND", self.ids["table"], self.base.id)
         return table
+
+    @property
+    def webhook(self) -> Webhook:
+        """The base's webhook, or 403, or 404."""
+        found = self.state.webhooks.get(self.ids["webhook"])
+        if found is None or found.base is not self.base:
+            raise self.missing("MODEL_ID_NOT_FOUND")
+        return found
 
     @property
     def actor(self) -> Actor:
@@ -167,10 +182,40 @@ def _delete(call: Call) -> Json:
     return deleted[0] if item else {"records": deleted}
 
 
+def _create_webhook(call: Call) -> Json:
+    return create_webhook(call.state, call.base, body_object(call.body()))
+
+
+def _list_webhooks(call: Call) -> Json:
+    now, hooks = call.state.clock.now(), call.state.webhooks.values()
+    return {"webhooks": [each.json(now) for each in hooks if each.base is call.base]}
+
+
+def _delete_webhook(call: Call) -> None:
+    del call.state.webhooks[call.webhook.id]
+
+
+def _refresh_webhook(call: Call) -> Json:
+    return refresh(call.webhook, call.state.clock.now())
+
+
+def _enable_notifications(call: Call) -> None:
+    enable = body_object(call.body()).get("enable")
+    if not isinstance(enable, bool):
+        raise bad_request()
+    call.webhook.notifies = enable
+
+
+def _list_payloads(call: Call) -> Json:
+    cursor, limit = (whole_number(call.query, *each) for each in (("cursor", 1), ("limit", PAGE)))
+    return list_payloads(call.webhook, cursor, limit, call.state.clock.now())
+
+
 _READ, _WRITE = "data.records:read", "data.records:write"
 _TABLES, _RECORDS = "/v0/meta/bases/{base}/tables", "/v0/{base}/{table}"
 _RECORD = _RECORDS + "/{record}"
-# (method, route) -> what answers, and the scope it takes
+_HOOK, _HOOKS = "webhook:manage", "/v0/bases/{base}/webhooks"
+# (method, route) -> what answers, and the scopes it takes
 ENDPOINTS: dict[tuple[str, str], tuple[Callable[[Call], Json], str]] = {
     ("GET", "/v0/meta/whoami"): (_whoami, ""),
     ("GET", "/v0/meta/bases"): (_list_bases, "schema.bases:read"),
@@ -182,12 +227,19 @@ ENDPOINTS: dict[tuple[str, str], tuple[Callable[[Call], Json], str]] = {
     ("GET", _RECORD): (_get, _READ),
     **{(method, _RECORDS): (_write, _WRITE) for method in ("POST", "PATCH", "PUT")},
     **{(method, _RECORD): (_write, _WRITE) for method in ("PATCH", "PUT")},
+    ("POST", _HOOKS): (_create_webhook, f"{_HOOK} {_READ}"),
+    ("GET", _HOOKS): (_list_webhooks, _HOOK),
+    ("DELETE", _HOOKS + "/{webhook}"): (_delete_webhook, _HOOK),
+    ("POST", _HOOKS + "/{webhook}/refresh"): (_refresh_webhook, _HOOK),
+    ("POST", _HOOKS + "/{webhook}/enableNotifications"): (_enable_notifications, _HOOK),
+    ("GET", _HOOKS + "/{webhook}/payloads"): (_list_payloads, f"{_HOOK} {_READ}"),
     **{("DELETE", route): (_delete, _WRITE) for route in (_RECORDS, _RECORD)},
 }
 _PARTS = {
     "{base}": "(?P<base>app[0-9A-Za-z]{14})",
     "{table}": "(?P<table>[^/]+)",
     "{record}": "(?P<record>rec[0-9A-Za-z]{14})",
+    "{webhook}": "(?P<webhook>ach[0-9A-Za-z]{14})",
 }
 _PATTERNS = {
     route: re.compile(re.sub(r"\{\w+\}", lambda part: _PARTS[part[0]], route))
@@ -205,13 +257,13 @@ def route_of(path: str) -> tuple[str, dict[str, str]]:
 
 
 def serve(call: Call) -> Json:
-    """The JSON of a 200; a Refusal says anything else."""
+    """The JSON of a 200, None for an empty one; a Refusal says anything else."""
     token = call.token
     if (call.method, call.route) not in ENDPOINTS:
         raise not_found()
-    answer, scope = ENDPOINTS[call.method, call.route]
+    answer, scopes = ENDPOINTS[call.method, call.route]
     if "base" in call.ids:
-        _ = call.base  # or 403, before the scope is looked at
-    if scope and scope not in token.scopes:
+        _ = call.base  # or 403, before the scopes are looked at
+    if not token.scopes.issuperset(scopes.split()):
         raise refuse("INVALID_PERMISSIONS")
     return answer(call)

@@ -4,7 +4,7 @@ JSON in and out, no token, no limits: a tool for the same machine.
 
     GET            /_control/records?table=      all records, fields by name
     POST           /_control/records?table=      {"fields": {..}, "typecast"?} -> record
-    PATCH, DELETE  /_control/records/{id}        the same, as a person (source "client")
+    PATCH, DELETE  /_control/records/{id}        the same, as a person (?source=client)
     POST           /_control/fields?table=       {"name", "type", "options"?}
     PATCH, DELETE  /_control/fields/{name|id}?table=   {"name"?, "type"?, "options"?}
     POST           /_control/options/{name|id}?table=  {"name": "a new select option"}
@@ -12,6 +12,9 @@ JSON in and out, no token, no limits: a tool for the same machine.
     GET, DELETE    /_control/writes              ?since=sequence &table= &source= | forget
     GET, POST, DELETE  /_control/faults          a Fault | all
     GET, POST, DELETE  /_control/refusals        {"field", "key"}: one lead's field is refused
+    GET, POST, DELETE  /_control/automations     an Automation, or with its id | all
+    GET, DELETE    /_control/deliveries          pings and automation runs made | forget
+    POST           /_control/webhooks/{id}/error {"code"}: the webhook dies of INVALID_FILTERS...
     GET, PATCH     /_control/settings
     POST           /_control/tokens              {"token", "user"?, "scopes"?, "bases"?}
     POST           /_control/reset
@@ -30,6 +33,7 @@ from kommo_airtable_sync.sandbox.airtable.data import Actor
 from kommo_airtable_sync.sandbox.airtable.kinds import Writer
 from kommo_airtable_sync.sandbox.airtable.listing import show_record
 from kommo_airtable_sync.sandbox.airtable.model import AirtableModel
+from kommo_airtable_sync.sandbox.airtable.notifying import Automation, break_webhook
 from kommo_airtable_sync.sandbox.airtable.refusal import (
     Answer,
     Refusal,
@@ -69,9 +73,10 @@ def handle_control(model: AirtableModel, method: str, path: str, query: str, bod
         try:
             given = body_object(json.loads(body or b"{}"))
             asked = dict(parse_qsl(query))
-            if parts[0] in ("records", "fields", "options"):
-                return json_answer(200, _edit(model, method, parts, asked.get("table", ""), given))
-            return json_answer(200, _stage(model, method, parts, asked, given))
+            edits = parts[0] in ("records", "fields", "options")
+            shown = (_edit if edits else _stage)(model, method, parts, asked, given)
+            model.tell()
+            return json_answer(200, shown)
         except Refusal as refusal:
             return refusal_answer(refusal)
         except ValidationError as error:
@@ -81,11 +86,17 @@ def handle_control(model: AirtableModel, method: str, path: str, query: str, bod
 
 
 def _edit(
-    state: State, method: str, parts: list[str], table_name: str, given: dict[str, Json]
+    state: State,
+    method: str,
+    parts: list[str],
+    asked: Mapping[str, str],
+    given: dict[str, Json],
 ) -> Json:
-    """What a person does in the grid."""
-    actor = Actor("client", PERSON["id"], state.clock.now())
-    table = _table(state, table_name, parts[1] if parts[0] == "records" and parts[1:] else "")
+    """What a person does in the grid, or somebody else whom ``?source=`` names."""
+    actor = Actor(asked.get("source", "client"), PERSON["id"], state.clock.now())
+    table = _table(
+        state, asked.get("table", ""), parts[1] if parts[0] == "records" and parts[1:] else ""
+    )
     match method, parts:
         case "GET", ["records"]:
             records = table.records.values()
@@ -121,6 +132,17 @@ def _table(state: State, name: str, record_id: str) -> Table:
             if record_id in table.records or (not record_id and base.find_table(name) is table):
                 return table
     raise not_found()
+
+
+def _add_automation(state: State, automation: Automation) -> None:
+    """By ids from now on, so that nothing renamed stops it; as in Airtable."""
+    table = _table(state, automation.table, "")
+    watch, send = (
+        tuple(table.field_of(each).id for each in names)
+        for names in (automation.watch, automation.send)
+    )
+    by_id = {"table": table.id, "watch": watch, "send": send}
+    state.automations[state.ids.new("wfl")] = automation.model_copy(update=by_id)
 
 
 def _change_field(state: State, table: Table, field: Field, given: dict[str, Json]) -> Json:
@@ -189,7 +211,17 @@ def _stage(
             state.tokens[secret] = Token.model_validate(given)
         case "POST", ["reset"]:
             state.reset()
-        case "GET", ["faults" | "refusals" | "settings"]:
+        case "POST", ["automations"]:
+            _add_automation(state, Automation.model_validate(given))
+        case "DELETE", ["automations", automation_id]:
+            del state.automations[automation_id]
+        case "DELETE", ["automations"]:
+            state.automations.clear()
+        case "DELETE", ["deliveries"]:
+            state.outbox.log.clear()
+        case "POST", ["webhooks", webhook_id, "error"]:
+            break_webhook(state, state.webhooks[webhook_id], str(given["code"]))
+        case "GET", ["automations" | "deliveries" | "faults" | "refusals" | "settings"]:
             pass
         case _:
             raise not_found()
@@ -199,7 +231,11 @@ def _stage(
 def _shown(state: State, what: str) -> Json:
     """How things now stand, which is the answer to setting them as well."""
     refused = [{"field": field, "key": key} for field, key in sorted(state.refused)]
+    automations = [{"id": k, **each.model_dump()} for k, each in state.automations.items()]
+    log, waiting = list(state.outbox.log), len(state.outbox)
     shown: dict[str, Json] = {
+        "automations": {"automations": automations},
+        "deliveries": {"deliveries": log, "waiting": waiting},
         "settings": state.settings.model_dump(),
         "faults": {"faults": [each.model_dump() for each in state.faults.current()]},
         "refusals": {"refusals": refused},

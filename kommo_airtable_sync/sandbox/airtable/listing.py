@@ -61,7 +61,7 @@ def list_page(state: State, table: Table, given: Mapping[str, Json]) -> Json:
 
     Pages are no snapshot: which records is decided at the first, cells are read at each.
     """
-    size = min(_whole(given, "pageSize", PAGE), PAGE)
+    size = min(whole_number(given, "pageSize", PAGE), PAGE)
     if not _KNOWN.issuperset(given) or (given.get("cellFormat") or "json") != "json":
         raise bad_request(f"The sandbox lists by {sorted(_KNOWN)}, cellFormat json")
     now, offset = state.clock.now().timestamp(), str(given.get("offset") or "")
@@ -92,7 +92,7 @@ def _resume(state: State, offset: str) -> tuple[list[str], int]:
 
 
 def _select(state: State, table: Table, given: Mapping[str, Json]) -> list[str]:
-    most = _whole(given, "maxRecords", len(table.records) or 1)
+    most = whole_number(given, "maxRecords", len(table.records) or 1)
     found = _filtered(state, table, str(given.get("filterByFormula") or ""))
     return [each.id for each in found][:most]
 
@@ -114,7 +114,8 @@ def _candidates(state: State, table: Table, formula: Formula) -> Iterable[Record
     return [table.records[each] for each in ids if each in table.records]
 
 
-def _whole(given: Mapping[str, Json], name: str, default: int) -> int:
+def whole_number(given: Mapping[str, Json], name: str, default: int) -> int:
+    """A parameter that must be 1 or more, or 422."""
     value = given.get(name)
     if value is None or value == "":
         return default

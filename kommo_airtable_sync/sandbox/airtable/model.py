@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from kommo_airtable_sync.core.ports import Clock
 from kommo_airtable_sync.sandbox.airtable.api import Call, route_of, serve
 from kommo_airtable_sync.sandbox.airtable.listing import query_parameters
+from kommo_airtable_sync.sandbox.airtable.notifying import Outbox, tell
 from kommo_airtable_sync.sandbox.airtable.refusal import (
     Answer,
     Refusal,
@@ -19,6 +20,7 @@ from kommo_airtable_sync.sandbox.airtable.refusal import (
 )
 from kommo_airtable_sync.sandbox.airtable.settings import Settings
 from kommo_airtable_sync.sandbox.airtable.state import SYNC_USER, State, Token
+from kommo_airtable_sync.sandbox.airtable.webhooks import sweep
 from kommo_airtable_sync.sandbox.faults import ConnectionDropped, Verdict
 from kommo_airtable_sync.sandbox.http_log import Call as LoggedCall
 
@@ -44,9 +46,11 @@ class AirtableModel(State):
     def __init__(self, clock: Clock, *, seed: int = 0, settings: Settings | None = None) -> None:
         super().__init__(clock, seed=seed, settings=settings)
         self.lock = threading.RLock()
+        self.hooks_waiting = threading.Event()
 
     def _start(self) -> None:
         super()._start()
+        self.outbox = Outbox(self)
         self.tokens[SANDBOX_TOKEN] = Token(user=SYNC_USER["id"])
 
     def handle(
@@ -86,7 +90,7 @@ class AirtableModel(State):
             return refuse("URI_TOO_LONG")
         base, token = call.ids.get("base", ""), call.headers.get("authorization", "")
         # The monthly quota leaves schema calls alone.
-        counts = "table" in call.ids and not call.route.startswith("/v0/meta/")
+        counts = "base" in call.ids and not call.route.startswith("/v0/meta/")
         return self.limits.check(at, base, token, counts_for_quota=counts)
 
     def finish(self, arrival: Arrival) -> Answer:
@@ -98,6 +102,7 @@ class AirtableModel(State):
         with self.lock:
             verdict = arrival.verdict
             answer = self._answer(arrival) if verdict.applies else None
+            self.tell()
             if verdict.drop is not None:
                 self.requests.answered(arrival.logged, 0)
                 raise ConnectionDropped(applied=verdict.applies)
@@ -111,6 +116,15 @@ class AirtableModel(State):
         try:
             if arrival.refusal is not None:
                 raise arrival.refusal
-            return json_answer(200, serve(arrival.call))
+            sweep(self)
+            shown = serve(arrival.call)
+            # Seen in client code: some endpoints answer 200 with nothing.
+            return Answer(200, {}, b"") if shown is None else json_answer(200, shown)
         except Refusal as refusal:
             return refusal_answer(refusal)
+
+    def tell(self) -> None:
+        """Let webhooks and automations know what has changed; the lock is held."""
+        tell(self)
+        if len(self.outbox):
+            self.hooks_waiting.set()

@@ -21,6 +21,8 @@ _ERRORS: dict[str, tuple[int, str]] = {
         "your token have the required permissions, and that the model names and/or ids are "
         "correct.",
     ),
+    # Its status is unknown; the type was seen in client code.
+    "TOO_MANY_WEBHOOKS_IN_BASE": (403, "The base has as many webhooks as it may have"),
     "MODEL_ID_NOT_FOUND": (404, "Record not found"),
     "TABLE_NOT_FOUND": (404, "Could not find table {0} in application {1}"),
     "URI_TOO_LONG": (414, "The URL is too long"),

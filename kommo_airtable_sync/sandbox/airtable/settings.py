@@ -36,6 +36,26 @@ class Settings(BaseModel):
     several_matches_type: str = "INVALID_RECORDS"
     # A missing record or table: the 403 of today's docs, or the 404 of 2022 (1.3).
     missing: Literal["403", "404"] = "403"
+    # How a payload shows a cell that was emptied (unknown), and the most changed records in one; a
+    # bigger action is split over several, 0 = never (5.4, 5.5).
+    cleared_cells: Literal["null", "absent"] = "null"
+    payload_records: int = Field(default=0, ge=0)
+    # Pings (5.3): held so long, on top of retries at 10 s, 20 s, 40 s... x ping_retry_scale; the
+    # chance of one after a call that changed nothing.
+    ping_seconds: float = Field(default=0.0, ge=0)
+    ping_timeout_seconds: float = Field(default=25.0, gt=0)
+    ping_retry_scale: float = Field(default=1.0, ge=0)
+    ping_spurious: float = Field(default=0.0, ge=0, le=1)
+    # Automations (6): whether writes by API trigger them; how long after the change they run, and
+    # up to how much later at random; the chance that a POST is lost or sent twice; runs a month.
+    automation_on_api: bool = True
+    automation_seconds: float = Field(default=0.0, ge=0)
+    automation_reorder_seconds: float = Field(default=0.0, ge=0)
+    automation_lose: float = Field(default=0.0, ge=0, le=1)
+    automation_duplicate: float = Field(default=0.0, ge=0, le=1)
+    automation_timeout_seconds: float = Field(default=12.0, gt=0)
+    automation_quota: int | None = Field(default=None, ge=0)
+    automation_runs: int = Field(default=0, ge=0)
     # A page's offset dies after so long without use (1.2).
     offset_life_seconds: float = Field(default=300.0, gt=0)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+from typing import TYPE_CHECKING
+
 from pydantic import BaseModel, ConfigDict
 
 from kommo_airtable_sync.core.ports import Clock
@@ -11,6 +15,11 @@ from kommo_airtable_sync.sandbox.airtable.seed import sandbox_base
 from kommo_airtable_sync.sandbox.airtable.settings import Limits, Settings
 from kommo_airtable_sync.sandbox.faults import Faults
 from kommo_airtable_sync.sandbox.http_log import RequestLog
+from kommo_airtable_sync.sandbox.outgoing import Sender
+
+if TYPE_CHECKING:
+    from kommo_airtable_sync.sandbox.airtable.notifying import Automation, Delivery  # noqa: F401 - quoted
+    from kommo_airtable_sync.sandbox.airtable.webhooks import Webhook
 
 SYNC_USER = {"id": "usrSandbox0000000", "email": "sync@example.com", "name": "Sync"}
 PERSON = {"id": "usrPerson00000000", "email": "person@example.com", "name": "A Person"}
@@ -34,7 +43,7 @@ class Token(BaseModel):
         return self.bases is None or base_id in self.bases
 
 
-class State:
+class State(Sender["Delivery"]):
     """The bases with all that is set and logged around them.
 
     Args:
@@ -64,6 +73,17 @@ class State:
         self.requests = RequestLog()
         # offset -> ids listed, where the next page starts, epoch seconds of its last use
         self.offsets: dict[str, tuple[list[str], int, float]] = {}
+        self.webhooks: dict[str, Webhook] = {}
+        self.automations: dict[str, Automation] = {}
+        # The change log's sequence number up to which everybody has been told.
+        self.told = 0
+        # by base id
+        self.transactions: Counter[str] = Counter()
+        self.dice = random.Random(self._seed)  # noqa: S311 - reproducible, not secret
+
+    def now(self) -> float:
+        """Epoch seconds."""
+        return self.clock.now().timestamp()
 
     def seed_base(self) -> Base:
         """Add the base ``appSandbox0000000`` with its tables "Deals" and "Clients", empty."""

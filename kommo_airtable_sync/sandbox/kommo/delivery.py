@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-import heapq
 import random
 import uuid
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from kommo_airtable_sync.sandbox.kommo import hooks
 from kommo_airtable_sync.sandbox.kommo.settings import Settings
 from kommo_airtable_sync.sandbox.kommo.state import State
+from kommo_airtable_sync.sandbox.outgoing import Outgoing, Post, fates
 
 INVALID_WINDOW_SECONDS = 7200.0
 _RETRY_SECONDS = (300.0, 900.0, 900.0, 3600.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One POST to make.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery(Post):
+    """One form-encoded POST to make; its request id differs on every attempt.
 
-    Args:
-        body: form-encoded.
-        codes: the subscription codes in the body; empty = a Digital Pipeline hook.
-        due_at: epoch seconds.
-        attempt: 1 for the first.
-        headers: as captured; the request id differs on every attempt.
+    ``codes`` are the subscription codes in the body; empty = a Digital Pipeline hook.
     """
 
-    destination: str
-    body: bytes
     codes: tuple[str, ...]
-    due_at: float
-    attempt: int
-    headers: dict[str, str]
 
 
 def is_ok(status: int) -> bool:
@@ -55,8 +44,8 @@ def retry_delay_seconds(attempt: int, status: int) -> float | None:
     return _RETRY_SECONDS[attempt - 1]
 
 
-class Outbox:
-    """Deliveries to come and a log of those made. Not thread-safe: the model's lock guards it.
+class Outbox(Outgoing[Delivery]):
+    """Kommo's deliveries. Not thread-safe: the model's lock guards it.
 
     Args:
         state: holds the subscriptions.
@@ -68,17 +57,11 @@ class Outbox:
     def __init__(
         self, state: State, settings: Settings, seed: int, now: Callable[[], float]
     ) -> None:
+        super().__init__(now)
         self._state = state
         self._settings = settings
         self._dice = random.Random(seed)  # noqa: S311 - reproducible, not secret
-        self._now = now
-        self._waiting: list[tuple[float, int, Delivery]] = []
-        self._count = 0
         self._invalid_at: dict[str, list[float]] = defaultdict(list)
-        self.log: deque[dict[str, Any]] = deque(maxlen=100_000)
-
-    def __len__(self) -> int:
-        return len(self._waiting)
 
     def post(self, items: Sequence[hooks.HookItem]) -> None:
         """Queue the bodies that tell every live subscriber of these changes."""
@@ -91,22 +74,26 @@ class Outbox:
     def post_digital_pipeline(self, body: bytes) -> None:
         """Queue a Digital Pipeline hook, if somebody wants them."""
         if self._settings.dp_destination:
-            self._push(self._settings.dp_destination, body, (), self._now())
+            self._send(self._settings.dp_destination, body, (), self.now())
 
     def _queue(self, destination: str, items: list[hooks.HookItem]) -> None:
         """Queue a body, or not, or twice, or for later, as the knobs and dice say."""
-        knobs, chance = self._settings, self._dice.random
+        knobs = self._settings
         codes = tuple(dict.fromkeys(each.code for each in items))
         body = hooks.body(items, self._state.account, account_last=knobs.hook_account_last)
         may_lose = not knobs.hook_lose_codes or set(knobs.hook_lose_codes) & set(codes)
-        if chance() < knobs.hook_lose and may_lose:
-            return
-        for _ in range(2 if chance() < knobs.hook_duplicate else 1):
-            due_at = self._now() + self._dice.uniform(0, knobs.hook_reorder_seconds)
-            due_at += knobs.hook_late_seconds if chance() < knobs.hook_late else 0
-            self._push(destination, body, codes, due_at)
+        held = fates(
+            self._dice,
+            lose=knobs.hook_lose if may_lose else 0.0,
+            duplicate=knobs.hook_duplicate,
+            reorder_seconds=knobs.hook_reorder_seconds,
+            late=knobs.hook_late,
+            late_seconds=knobs.hook_late_seconds,
+        )
+        for seconds in held:
+            self._send(destination, body, codes, self.now() + seconds)
 
-    def _push(
+    def _send(
         self, to: str, body: bytes, codes: tuple[str, ...], due_at: float, attempt: int = 1
     ) -> None:
         headers = {
@@ -116,37 +103,29 @@ class Outbox:
             "content-length": str(len(body)),
             "user-agent": "amoCRM-Webhooks/3.0",
         }
-        self._count += 1  # keeps the order of equal times
-        delivery = Delivery(to, body, codes, due_at, attempt, headers)
-        heapq.heappush(self._waiting, (due_at, self._count, delivery))
-
-    def next_due_at(self) -> float | None:
-        """When the next delivery is due, if one waits."""
-        return self._waiting[0][0] if self._waiting else None
+        self.push(
+            Delivery(
+                destination=to,
+                body=body,
+                headers=headers,
+                due_at=due_at,
+                attempt=attempt,
+                codes=codes,
+            )
+        )
 
     def take_due(self, most: int = 1000) -> list[Delivery]:
-        """Take out what is due now, oldest first; what a disabled hook was to get is dropped."""
-        now, due = self._now(), list[Delivery]()
-        while self._waiting and self._waiting[0][0] <= now and len(due) < most:
-            delivery = heapq.heappop(self._waiting)[2]
-            if not delivery.codes or self._is_live(delivery.destination):
-                due.append(delivery)
-        return due
+        """Take out what is due now; what a disabled hook was to get is dropped."""
+        due = super().take_due(most)
+        return [each for each in due if not each.codes or self._is_live(each.destination)]
 
     def _is_live(self, destination: str) -> bool:
         return not self._state.rows["webhooks"].get(destination, {"disabled": True})["disabled"]
 
     def settle(self, delivery: Delivery, status: int, sent_at: float) -> None:
-        """Note an answer: log it, plan the retry, count bad ones.
-
-        Args:
-            delivery: from ``take_due``.
-            status: HTTP code, 0 for no answer in time.
-            sent_at: epoch seconds at which it was sent.
-        """
-        now, to = self._now(), delivery.destination
-        entry = asdict(delivery) | {"body": delivery.body.decode("ascii"), "status": status}
-        self.log.append(entry | {"sent_at": sent_at, "answered_at": now})
+        """Note an answer: log it, plan the retry, count bad ones."""
+        now, to = self.now(), delivery.destination
+        self.note(delivery, status, sent_at)
         if is_ok(status) or not delivery.codes or not self._is_live(to):
             return  # Digital Pipeline hooks are sent once (A-dp)
         since = now - INVALID_WINDOW_SECONDS
@@ -157,4 +136,8 @@ class Outbox:
             del self._invalid_at[to]  # whoever switches it on again starts afresh
         elif delay is not None:
             due_at = now + delay * self._settings.hook_retry_scale
-            self._push(to, delivery.body, delivery.codes, due_at, delivery.attempt + 1)
+            self._send(to, delivery.body, delivery.codes, due_at, delivery.attempt + 1)
+
+    def timeout_seconds(self, delivery: Delivery) -> float:  # noqa: ARG002 - all alike
+        """A slower answer counts as none."""
+        return self._settings.hook_timeout_seconds

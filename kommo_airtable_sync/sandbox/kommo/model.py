@@ -26,6 +26,7 @@ from kommo_airtable_sync.sandbox.kommo.seed import ADMIN_ID, seed_account
 from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN, Account, Settings
 from kommo_airtable_sync.sandbox.kommo.state import State
 from kommo_airtable_sync.sandbox.kommo.writes import Writer
+from kommo_airtable_sync.sandbox.outgoing import Sender
 
 CONTROL_PREFIX, API_PREFIX = "/_control/", "/api/v4/"
 
@@ -51,7 +52,7 @@ class Arrival:
     delay_seconds: float = 0.0
 
 
-class KommoModel:
+class KommoModel(Sender[Delivery]):
     """One Kommo account.
 
     Thread-safe: one lock guards everything, and is never held while time passes.
@@ -190,18 +191,3 @@ class KommoModel:
         path = arrival.path.removeprefix(API_PREFIX)
         request = Request(arrival.method, path, query, body, base, user_id, self.now())
         return Api(self.state, self.settings, self.writer, request).answer()
-
-    def take_due_hooks(self) -> list[Delivery]:
-        """The webhook deliveries to make now; tell each answer to ``settle_hook``."""
-        with self.lock:
-            return self.outbox.take_due()
-
-    def next_hook_at(self) -> float | None:
-        """Epoch seconds at which the next delivery is due, if one waits."""
-        with self.lock:
-            return self.outbox.next_due_at()
-
-    def settle_hook(self, delivery: Delivery, status: int, sent_at: float) -> None:
-        """Report what a delivery was answered; 0 = nothing within the time-out."""
-        with self.lock:
-            self.outbox.settle(delivery, status, sent_at)

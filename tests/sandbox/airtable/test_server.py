@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pyairtable
 import pytest
 import requests
 from pyairtable import Api
+from pyairtable.models import WebhookNotification
 
 from kommo_airtable_sync.sandbox.airtable.app import make_server
 from kommo_airtable_sync.sandbox.airtable.model import SANDBOX_TOKEN, AirtableModel
 from kommo_airtable_sync.sandbox.airtable.seed import BASE_ID
+from kommo_airtable_sync.sandbox.deliverer import WebhookDeliverer
 
 HEADERS = {"Authorization": f"Bearer {SANDBOX_TOKEN}"}
 
@@ -154,3 +158,88 @@ def test_a_table_name_and_a_query_arrive_as_they_were_sent(served: Served) -> No
     table = served.table("📣 A/B?")
     table.create({"Deal Name": "a+b & c%20"})
     assert len(table.all(formula="{Deal Name}='a+b & c%20'")) == 1
+
+
+class Listener(ThreadingHTTPServer):
+    """Keeps what it is sent, and answers the next of ``answers``, else 204."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.answers: list[int] = []
+        super().__init__(("127.0.0.1", 0), _Listening)
+        self.url = f"http://127.0.0.1:{self.server_port}/"
+
+
+class _Listening(BaseHTTPRequestHandler):
+    server: Listener
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.got.append((dict(self.headers), body))
+        self.send_response(self.server.answers.pop(0) if self.server.answers else 204)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def listener(served: Served) -> Iterator[Listener]:
+    server = Listener()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    with WebhookDeliverer(served.model):
+        yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)
+
+
+def test_pyairtable_follows_a_webhook_from_its_ping_to_its_payloads(
+    served: Served, listener: Listener
+) -> None:
+    base, spec = served.api.base(BASE_ID), {"options": {"filters": {"dataTypes": ["tableData"]}}}
+    made = base.add_webhook(listener.url, spec)
+    listener.answers = [500]
+    served.model.settings.ping_retry_scale = 0.001
+    record = served.table().create({"Stage": "Won"})["id"]
+    until(lambda: len(listener.got) == 2)
+    headers, body = listener.got[-1]
+    code, secret = headers["X-Airtable-Content-MAC"], made.mac_secret_base64
+    notification = WebhookNotification.from_request(body.decode(), code, secret)
+    until(lambda: base.webhook(made.id).last_successful_notification_time)
+    hook = base.webhook(notification.webhook.id)
+    assert hook.last_notification_result.retry_number == 1
+    (payload,) = hook.payloads()
+    assert payload.action_metadata.source_metadata["user"]["email"] == "sync@example.com"
+    (changed,) = payload.changed_tables_by_id.values()
+    (value,) = changed.created_records_by_id[record].cell_values_by_field_id.values()
+    assert value["name"] == "Won"
+    served.table().batch_create([{} for _ in range(10)])
+    assert [each.cursor for each in hook.payloads(payload.cursor + 1)] == [2]
+    hook.extend_expiration()
+    hook.disable_notifications()
+    assert not base.webhook(hook.id).are_notifications_enabled
+    hook.delete()
+    assert base.webhooks() == []
+
+
+def test_an_automation_posts_what_a_person_changes(served: Served, listener: Listener) -> None:
+    url = f"{served.url}/_control"
+    automation = {"url": listener.url, "secret": "a-secret-for-tests"}
+    assert requests.post(f"{url}/automations", json=automation, timeout=5).ok
+    body = {"fields": {"Kommo Deal ID": 7}}
+    made = requests.post(f"{url}/records?table=Deals", json=body, timeout=5).json()
+    until(lambda: listener.got)
+    ((headers, body),) = listener.got
+    assert headers["Authorization"] == "Bearer a-secret-for-tests"
+    assert json.loads(body)["recordId"] == made["id"]
+    assert json.loads(body)["kommoDealId"] == 7

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from kommo_airtable_sync.sandbox.deliverer import WebhookDeliverer
 from kommo_airtable_sync.sandbox.kommo.model import KommoModel
-from kommo_airtable_sync.sandbox.kommo.server import SystemClock, WebhookDeliverer, create_server
+from kommo_airtable_sync.sandbox.kommo.server import SystemClock, create_server
 from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN, Settings
 
 HEADERS = {"Authorization": f"Bearer {SANDBOX_TOKEN}"}

@@ -1,0 +1,195 @@
+"""The commands: one clear sentence with a remedy, fixed exit codes, no traceback, no secret."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kommo_airtable_sync.assembly import SystemClock
+from kommo_airtable_sync.cli.main import main
+from kommo_airtable_sync.core.types import IncomingEvent
+from kommo_airtable_sync.store.database import Database
+from kommo_airtable_sync.store.inbox import Inbox
+from kommo_airtable_sync.store.settling import Outcome
+
+Run = Callable[..., tuple[int, str, str]]
+EXAMPLE = Path(__file__).parent.parent.parent / "sync.example.yaml"
+SECRET = "a-very-secret-value-0123456789"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.chdir(tmp_path)
+    for name in ("KOMMO_TOKEN", "AIRTABLE_TOKEN", "KOMMO_WEBHOOK_SECRET", "SYNC_DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+
+    def call(*arguments: str, **environment: str) -> tuple[int, str, str]:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["kommo-airtable-sync", *arguments])
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return call
+
+
+def store(tmp_path: Path) -> Database:
+    (tmp_path / "home").mkdir(exist_ok=True)
+    database = Database(f"sqlite:///{tmp_path / 'home' / 'sync.db'}", SystemClock())
+    database.migrate()
+    return database
+
+
+def make_dead(database: Database, reason: str) -> None:
+    inbox = Inbox(database)
+    inbox.receive([IncomingEvent("lead:7", "kommo", "update")])
+    claim = inbox.claim(0, 1, "run", 60.0)
+    assert claim is not None
+    inbox.settle(claim.batch_id, {"lead:7": Outcome("dead", error=reason)}, 8)
+
+
+def test_missing_settings_are_all_named_with_the_remedy(run: Run) -> None:
+    code, _, err = run("up")
+    assert code == 2
+    assert "KOMMO_TOKEN" in err
+    assert "AIRTABLE_BASE_ID" in err
+    assert ".env" in err
+    assert "Traceback" not in err
+
+
+def test_a_missing_sync_yaml_is_named(run: Run) -> None:
+    code, _, err = run("receiver", KOMMO_WEBHOOK_SECRET=SECRET)
+    assert code == 2
+    assert "sync.yaml" in err
+    assert SECRET not in err
+
+
+def test_a_wrong_key_in_sync_yaml_is_named_by_its_path(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "sync.yaml").write_text(
+        EXAMPLE.read_text().replace("version: 1", "version: 1\nkomo: {}")
+    )
+    code, _, err = run("receiver", KOMMO_WEBHOOK_SECRET=SECRET)
+    assert code == 2
+    assert "komo" in err
+
+
+def test_a_short_secret_is_refused_and_not_shown(run: Run) -> None:
+    code, _, err = run("receiver", KOMMO_WEBHOOK_SECRET="hunter2")
+    assert code == 2
+    assert "KOMMO_WEBHOOK_SECRET" in err
+    assert "hunter2" not in err
+
+
+def test_a_taken_port_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "sync.yaml").write_text(EXAMPLE.read_text())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        code, _, err = run("receiver", "--port", port, KOMMO_WEBHOOK_SECRET=SECRET)
+    assert code == 2
+    assert f"RECEIVER_PORT {port}" in err
+
+
+def test_a_bad_number_is_refused_without_its_value(run: Run) -> None:
+    code, _, err = run("status", AIRTABLE_REQUESTS_PER_SECOND="many")
+    assert code == 2
+    assert "AIRTABLE_REQUESTS_PER_SECOND" in err
+    assert "many" not in err
+
+
+def test_a_database_that_cannot_be_used_is_one_sentence(run: Run) -> None:
+    code, _, err = run("status", SYNC_DATABASE_URL="postgresql://x:secret@127.0.0.1:1/none")
+    assert code == 1
+    assert "SYNC_DATABASE_URL" in err
+    assert "secret" not in err
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_traceback(run: Run) -> None:
+    code, _, err = run("--debug", "up")
+    assert code == 2
+    assert "Traceback" in err
+
+
+def test_status_of_an_empty_installation_says_what_to_do(run: Run) -> None:
+    code, out, _ = run("status")
+    report: dict[str, Any] = json.loads(out)
+    assert code == 0
+    assert report["ready"] is False
+    assert set(report["inbox"]) == {"pending", "claimed", "retrying", "dead", "quarantined"}
+    assert set(report["latency_s"]) == {"p50", "p95", "max", "count"}
+    assert report["last_reconcile"] is None
+    assert "reconcile" in report["hints"][0]
+
+
+def test_a_dead_event_makes_status_exit_3_and_can_be_retried(run: Run, tmp_path: Path) -> None:
+    database = store(tmp_path)
+    make_dead(database, "the reason")
+    assert run("status")[0] == 3
+    code, out, _ = run("events", "--state", "dead", "--json")
+    assert code == 0
+    assert json.loads(out)[0]["error"] == "the reason"
+    assert "lead:7" in run("events", "--lead", "7")[1]
+    assert run("events", "retry", "--dead")[0] == 0
+    assert run("status")[0] == 0
+    assert Inbox(database).due_lanes() == {0}
+
+
+def test_events_that_cannot_be_dropped_are_named(run: Run, tmp_path: Path) -> None:
+    make_dead(store(tmp_path), "x")
+    assert run("events", "drop", "1")[0] == 0
+    code, _, err = run("events", "drop", "1", "99")
+    assert code == 1
+    assert "1, 99" in err
+
+
+def test_an_unreadable_body_shows_its_reason(run: Run, tmp_path: Path) -> None:
+    database = store(tmp_path)
+    Inbox(database).receive(
+        [
+            IncomingEvent(
+                "", "kommo", "unreadable", payload={"body": "%", "error": "no form"},
+                state="quarantined",
+            )
+        ]
+    )  # fmt: skip
+    assert "no form" in run("events", "--state", "quarantined")[1]
+
+
+def test_the_schema_of_sync_yaml_is_json(run: Run) -> None:
+    code, out, _ = run("config", "schema")
+    assert code == 0
+    assert "fields" in json.loads(out)["properties"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "up",
+        "receiver",
+        "worker",
+        "sandbox",
+        "status",
+        "events",
+        "reconcile",
+        "demo",
+        "config schema",
+    ],
+)
+def test_every_command_has_help_with_an_example(run: Run, command: str) -> None:
+    code, out, _ = run(*command.split(), "--help")
+    assert code == 0
+    assert "Example: kommo-airtable-sync" in out

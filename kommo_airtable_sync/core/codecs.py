@@ -12,9 +12,10 @@ from decimal import Decimal
 from typing import cast
 from zoneinfo import ZoneInfo
 
+from kommo_airtable_sync.core.amounts import parse_amount
 from kommo_airtable_sync.core.canonical import normalise, parse_instant, plain, to_json
 from kommo_airtable_sync.core.schemas import AirtableField
-from kommo_airtable_sync.core.sources import Kind, UnfitError
+from kommo_airtable_sync.core.sources import CLIPPED_AT, Kind, UnfitError, clipped, person
 from kommo_airtable_sync.core.types import Canonical, Json
 
 CELL_KINDS: dict[str, Kind] = {
@@ -25,6 +26,7 @@ CELL_KINDS: dict[str, Kind] = {
     "email": "text",
     "url": "text",
     "phoneNumber": "text",
+    "barcode": "text",
     "number": "number",
     "currency": "number",
     "percent": "number",
@@ -35,8 +37,12 @@ CELL_KINDS: dict[str, Kind] = {
     "checkbox": "flag",
     "singleSelect": "option",
     "multipleSelects": "set",
+    "singleCollaborator": "person",
 }
 """Airtable types that can be written, and what they hold."""
+
+WRAPPED = {"barcode": "text", "singleCollaborator": "email"}
+"""Types whose cell is an object, and the key of it that is synced."""
 
 COMPUTED = frozenset({
     "aiText", "autoNumber", "button", "count", "createdBy", "createdTime", "externalSyncSource",
@@ -58,32 +64,21 @@ def _midnight(value: Canonical, zone: ZoneInfo) -> Canonical:
     return normalise(datetime.combine(cast("date", value), time(), tzinfo=zone))
 
 
-def _joined(value: Canonical, _: ZoneInfo) -> Canonical:
-    return ", ".join(sorted(cast("frozenset[str]", value)))
+def _as_is(value: Canonical, _: ZoneInfo) -> Canonical:
+    return value
 
 
 def _written_out(value: Canonical, _: ZoneInfo) -> Canonical:
     return next(iter(to_json(value).values()))
 
 
-def _one_element(value: Canonical, _: ZoneInfo) -> Canonical:
-    return frozenset({str(value)})
-
-
-def _trimmed(value: Canonical, _: ZoneInfo) -> Canonical:
-    return str(value).strip()
-
-
-def _as_is(value: Canonical, _: ZoneInfo) -> Canonical:
-    return value
-
-
 CONVERTERS: dict[tuple[Kind, Kind], Converter] = {
     ("text", "text"): _as_is,
-    ("text", "option"): _trimmed,
+    ("text", "option"): lambda value, _: str(value).strip(),
+    ("text", "number"): lambda value, _: parse_amount(str(value)),
     ("option", "text"): _as_is,
     ("option", "option"): _as_is,
-    ("option", "set"): _one_element,
+    ("option", "set"): lambda value, _: frozenset({str(value)}),
     ("number", "number"): _as_is,
     ("number", "text"): _written_out,
     ("flag", "flag"): _as_is,
@@ -94,14 +89,22 @@ CONVERTERS: dict[tuple[Kind, Kind], Converter] = {
     ("instant", "date"): _day,
     ("instant", "text"): _written_out,
     ("set", "set"): _as_is,
-    ("set", "text"): _joined,
+    ("set", "text"): lambda value, _: ", ".join(sorted(cast("frozenset[str]", value))),
+    ("person", "person"): _as_is,
 }
 """(Kommo's kind, Airtable's kind) -> how; a pair that is absent makes no sense."""
 
+ONE_WAY = frozenset({
+    ("text", "number"), ("option", "set"), ("number", "text"), ("date", "instant"),
+    ("date", "text"), ("instant", "date"), ("instant", "text"), ("set", "text"),
+})  # fmt: skip
+"""Pairs that Kommo must own: the way back would have to guess, or to drop something."""
 
-def targets_of(kind: Kind) -> list[str]:
-    """The Airtable types that can hold values of a kind."""
-    return [name for name, held in CELL_KINDS.items() if (kind, held) in CONVERTERS]
+
+def targets_of(kind: Kind, *, both_ways: bool = False) -> list[str]:
+    """The Airtable types that can hold values of a kind, and give them back if so wanted."""
+    allowed = CONVERTERS.keys() - ONE_WAY if both_ways else CONVERTERS.keys()
+    return [name for name, held in CELL_KINDS.items() if (kind, held) in allowed]
 
 
 def fit(value: Canonical, kind: Kind, field: AirtableField, zone: ZoneInfo) -> Canonical:
@@ -117,7 +120,13 @@ def fit(value: Canonical, kind: Kind, field: AirtableField, zone: ZoneInfo) -> C
         UnfitError: if the field cannot hold it.
     """
     if value is not None:
-        value = normalise(CONVERTERS[kind, CELL_KINDS[field.type]](value, zone))
+        if kind == "text" and field.type == "percent":
+            value = str(value).strip().removesuffix("%")
+        try:
+            value = normalise(CONVERTERS[kind, CELL_KINDS[field.type]](value, zone))
+        except OverflowError as error:
+            message = f"{value} is outside the years 1 to 9999 in {zone}"
+            raise UnfitError(message) from error
     if field.type == "checkbox":
         return bool(value)  # an unticked box is absent
     if field.type == "richText" and isinstance(value, str):
@@ -134,7 +143,7 @@ def _fit_number(value: Decimal, field: AirtableField) -> Canonical:
             raise UnfitError(message)
     if abs(value) > INTEGER_MAX:
         message = (
-            f"{plain(value)} has more digits than an Airtable number holds exactly; "
+            f"{plain(value)[:CLIPPED_AT]} has more digits than an Airtable number holds exactly; "
             "map it to a text field"
         )
         raise UnfitError(message)
@@ -156,6 +165,8 @@ def shift(value: Decimal, places: int) -> Decimal:
 
 def to_cell(value: Canonical, field: AirtableField) -> Json:
     """The cell to send for a value that `fit` has passed; None clears it."""
+    if field.type in WRAPPED and value is not None:
+        return {WRAPPED[field.type]: value}
     if isinstance(value, Decimal):
         sent = shift(value, -2) if field.type == "percent" else value
         return int(sent) if sent == sent.to_integral_value() else float(sent)
@@ -182,10 +193,20 @@ def from_cell(cell: Json, field: AirtableField) -> Canonical:
     if cell is None:
         return None
     try:
-        return _read(cell, kind, field)
-    except (TypeError, ValueError) as error:
-        message = f"{cell!r} is not a value of an Airtable {field.type} field"
+        return _read(cell[WRAPPED[field.type]] if field.type in WRAPPED else cell, kind, field)
+    except (KeyError, TypeError, ValueError) as error:
+        message = f"{clipped(cell)} is not a value of an Airtable {field.type} field"
         raise UnfitError(message) from error
+
+
+READERS: dict[Kind, Callable[[str], Canonical]] = {
+    "text": str,
+    "option": str.strip,
+    "date": date.fromisoformat,
+    "instant": parse_instant,
+    "person": person,
+}
+"""The kinds that cells hold as text."""
 
 
 def _read(cell: Json, kind: Kind, field: AirtableField) -> Canonical:
@@ -196,15 +217,5 @@ def _read(cell: Json, kind: Kind, field: AirtableField) -> Canonical:
         return shift(value, 2) if field.type == "percent" else value
     if not isinstance(cell, str):
         raise TypeError
-    match kind:
-        case "date":
-            return date.fromisoformat(cell)
-        case "instant":
-            return parse_instant(cell)
-        case "option":
-            return normalise(cell.strip())
-        case "text":
-            # A cleared rich text reads "\n", a filled one ends in it (reference 3).
-            return normalise(cell.rstrip("\n") if field.type == "richText" else cell)
-        case _:
-            raise TypeError
+    # A cleared rich text reads "\n", a filled one ends in it (reference 3).
+    return normalise(READERS[kind](cell.rstrip("\n") if field.type == "richText" else cell))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kommo_airtable_sync.core.codecs import fit, from_cell, to_cell
 from kommo_airtable_sync.core.config import OnConflict, Owner
+from kommo_airtable_sync.core.destinations import Fragment, fragment_of, patched
 from kommo_airtable_sync.core.errors import LeadFailed
 from kommo_airtable_sync.core.schemas import AirtableField, KommoSchema
 from kommo_airtable_sync.core.sources import Source, UnfitError
@@ -94,6 +95,32 @@ class FieldMapping:
         except UnfitError as error:
             reason = f"{self.name}: {error}. Correct the lead's {self.source.name}."
             raise LeadFailed(reason) from error
+
+    def to_kommo(
+        self, value: Canonical, lead: Mapping[str, Json], *, final: bool = False
+    ) -> Fragment:
+        """What to PATCH so that the lead takes an Airtable value; None clears.
+
+        What Kommo will then show may be spelled otherwise (a user named by e-mail, no fraction of
+        a second, 0 for no price): that is ``from_kommo(patched(lead, fragment))``.
+
+        Args:
+            value: in the terms of the Airtable field.
+            lead: as it is now; tags are written as what changes of its own.
+            final: the schema was just read again.
+
+        Raises:
+            UnknownReference: for a name that Kommo's schema lacks, unless ``final``.
+            LeadFailed: if Kommo cannot hold the value, or we could not read it again.
+        """
+        try:
+            fragment = fragment_of(value, self.source, self.schema, lead, final=final)
+            kept = self.source.read(patched(lead, fragment), True)
+            fit(kept, self.source.kind, self.target, self.schema.zone)
+        except UnfitError as error:
+            reason = f"{self.name}: {error}. Correct the record's {self.name} in Airtable."
+            raise LeadFailed(reason) from error
+        return fragment
 
     def to_cell(self, value: Canonical) -> Json:
         """The cell to send; null clears.

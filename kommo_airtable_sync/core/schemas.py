@@ -12,6 +12,7 @@ from typing import Annotated, cast
 from zoneinfo import ZoneInfo
 
 from pydantic import AliasChoices, AliasPath, BaseModel, BeforeValidator, ConfigDict, Field
+from typing_extensions import Self
 
 from kommo_airtable_sync.core.errors import ConfigurationError, SyncError
 from kommo_airtable_sync.core.types import Json
@@ -60,6 +61,23 @@ class _Item(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class _Cached(_Item):
+    """What is kept as JSON between runs."""
+
+    def to_json(self) -> dict[str, Json]:
+        """As JSON, for the cache."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_json(cls, stored: Json) -> Self:
+        """From what `to_json` gave.
+
+        Raises:
+            ValueError: if it is something else (then read the schema again).
+        """
+        return cls.model_validate(stored)
+
+
 class Named(_Item):
     """Something with an id and a name (a loss reason, a status)."""
 
@@ -83,6 +101,11 @@ class User(_Item):
     id: int
     name: str
     email: str | None = None
+    is_active: bool = Field(
+        default=True,
+        validation_alias=AliasChoices("is_active", AliasPath("rights", "is_active")),
+    )
+    """Others cannot be given a lead, and the lead that they have shows them all the same."""
 
 
 class Enum(_Item):
@@ -103,7 +126,7 @@ class KommoField(_Item):
     is_computed: bool = False
 
 
-class KommoSchema(_Item):
+class KommoSchema(_Cached):
     """The Kommo account as the mapping sees it."""
 
     pipelines: tuple[Pipeline, ...]
@@ -155,19 +178,6 @@ class KommoSchema(_Item):
                 "currency": str(account.get("currency") or ""),
             }
         )
-
-    def to_json(self) -> dict[str, Json]:
-        """As JSON, for the cache."""
-        return self.model_dump(mode="json")
-
-    @classmethod
-    def from_json(cls, stored: Json) -> KommoSchema:
-        """From what `to_json` gave.
-
-        Raises:
-            ValueError: if it is something else (then read the schema again).
-        """
-        return cls.model_validate(stored)
 
     @cached_property
     def zone(self) -> ZoneInfo:
@@ -232,7 +242,7 @@ class AirtableTable(_Item):
         return by_name.get(wanted) or {field.id: field for field in self.fields}.get(wanted)
 
 
-class AirtableSchema(_Item):
+class AirtableSchema(_Cached):
     """The tables of the base (``GET /v0/meta/bases/{id}/tables``, reference 4)."""
 
     tables: tuple[AirtableTable, ...]
@@ -241,19 +251,6 @@ class AirtableSchema(_Item):
     def from_api(cls, tables: Sequence[Json]) -> AirtableSchema:
         """From the list under ``tables`` in the API's answer."""
         return cls.from_json({"tables": tables})
-
-    def to_json(self) -> dict[str, Json]:
-        """As JSON, for the cache."""
-        return self.model_dump(mode="json")
-
-    @classmethod
-    def from_json(cls, stored: Json) -> AirtableSchema:
-        """From what `to_json` gave.
-
-        Raises:
-            ValueError: if it is something else (then read the schema again).
-        """
-        return cls.model_validate(stored)
 
     def find_table(self, wanted: str) -> AirtableTable | None:
         """The table with this name or ``tbl...`` id."""

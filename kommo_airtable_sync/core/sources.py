@@ -9,14 +9,18 @@ from decimal import Decimal, InvalidOperation
 from typing import Literal
 
 from kommo_airtable_sync.core.canonical import normalise
-from kommo_airtable_sync.core.schemas import KommoField, KommoSchema, UnknownReference
+from kommo_airtable_sync.core.schemas import KommoField, KommoSchema, UnknownReference, User
 from kommo_airtable_sync.core.types import Canonical, Json
 
-Kind = Literal["text", "option", "number", "flag", "date", "instant", "set"]
+Kind = Literal["text", "option", "number", "flag", "date", "instant", "set", "person"]
+"""What a value is; a ``person`` is an e-mail address in small letters."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 EXPONENT_MAX = 300
 """Numbers beyond 1e300 are no business figures, and would fill the memory when written out."""
+
+CLIPPED_AT = 80
+"""So much of a value is shown in a message."""
 
 CUSTOM_KINDS: dict[str, Kind] = {
     "text": "text",
@@ -35,14 +39,25 @@ CUSTOM_KINDS: dict[str, Kind] = {
     "birthday": "date",
     "date_time": "instant",
 }
-"""Mappable custom field types (reference 4.2)."""
+"""Custom field types that hold one plain value, or a set of them (reference 4.2)."""
 
-WRITABLE = frozenset({"name", "price", "stage", "responsible_user", "tags", "loss_reason"})
-"""Attributes of a lead that can be written to Kommo (contract 5)."""
+READABLE: dict[str, tuple[str, ...]] = {
+    "smart_address": ("value",),
+    "multitext": ("value",),
+    "legal_entity": ("name", "vat_id", "address"),
+    "file": ("file_name",),
+}
+"""Types with parts, and which parts make up their text; they cannot be written from one text."""
 
 
 class UnfitError(ValueError):
     """A value that its target cannot hold; the message ends a sentence ("... is not a number")."""
+
+
+def clipped(value: object) -> str:
+    """The value as a message shows it: quoted, and only the beginning of a long one."""
+    shown = repr(value)
+    return shown if len(shown) <= CLIPPED_AT else shown[:CLIPPED_AT] + "..."
 
 
 @dataclass(frozen=True)
@@ -53,17 +68,24 @@ class Source:
         name: stable over renames: ``stage``, ``custom_field:789012``.
         kind: what it yields.
         read: (lead, final) -> value. Raises `UnfitError`, or `UnknownReference` unless ``final``.
-        writable: whether Kommo takes a value for it.
+        stage_names: of the mapping, for ``stage``.
+        custom_field: if it is one.
     """
 
     name: str
     kind: Kind
     read: Callable[[Mapping[str, Json], bool], Canonical]
-    writable: bool
+    stage_names: Mapping[str, str]
+    custom_field: KommoField | None = None
 
 
 def attribute_source(
-    name: str, schema: KommoSchema, *, stage_names: Mapping[str, str], base_url: str
+    name: str,
+    schema: KommoSchema,
+    *,
+    stage_names: Mapping[str, str],
+    base_url: str,
+    as_person: bool = False,
 ) -> Source:
     """The source for one of the contract's ``kommo:`` names.
 
@@ -72,14 +94,16 @@ def attribute_source(
         schema: names behind the lead's ids.
         stage_names: status id or ``pipeline_id/status_id`` -> text.
         base_url: of the Kommo account, for ``url``.
+        as_person: for ``responsible_user*``: as a collaborator, not as text.
     """
     kinds: dict[str, tuple[Kind, Callable[[Mapping[str, Json], bool], Canonical]]] = {
         "name": ("text", lambda lead, _: text(lead.get("name"))),
         "price": ("number", lambda lead, _: _price(lead)),
         "stage": ("option", lambda lead, final: _stage(lead, final, schema, stage_names)),
         "pipeline": ("option", lambda lead, final: _pipeline(lead, final, schema)),
-        "responsible_user": ("text", lambda lead, final: _user(lead, final, schema)),
+        "responsible_user": ("text", lambda lead, final: _user_name(lead, final, schema)),
         "responsible_user_email": ("text", lambda lead, final: _user_email(lead, final, schema)),
+        "as_person": ("person", lambda lead, final: person(_user_email(lead, final, schema))),
         "tags": ("set", lambda lead, _: names_of(embedded(lead, "tags"))),
         "created_at": ("instant", lambda lead, _: instant(lead.get("created_at"))),
         "updated_at": ("instant", lambda lead, _: instant(lead.get("updated_at"))),
@@ -90,12 +114,15 @@ def attribute_source(
         "id": ("number", lambda lead, _: number(lead["id"])),
         "score": ("number", lambda lead, _: number(lead.get("score"))),
     }
-    kind, read = kinds[name]
-    return Source(name, kind, read, name in WRITABLE)
+    kind, read = kinds["as_person" if as_person else name]
+    return Source(name, kind, read, stage_names)
 
 
 def custom_field_source(field: KommoField, schema: KommoSchema) -> Source:
-    """The source for a custom field of a type in `CUSTOM_KINDS`."""
+    """The source for a custom field of a type in `CUSTOM_KINDS` or `READABLE`."""
+    name = f"custom_field:{field.id}"
+    if (parts := READABLE.get(field.type)) is not None:
+        return Source(name, "text", lambda lead, _: _of_parts(lead, field.id, parts), {}, field)
     kind = CUSTOM_KINDS[field.type]
     enums = {enum.id: enum.value for enum in field.enums}
 
@@ -121,7 +148,7 @@ def custom_field_source(field: KommoField, schema: KommoSchema) -> Source:
             return normalise(_enum_name(values[0], enums, final))
         return scalars[kind](values[0].get("value"))
 
-    return Source(f"custom_field:{field.id}", kind, read, not field.is_computed)
+    return Source(name, kind, read, {}, field)
 
 
 def custom_values(lead: Mapping[str, Json], field_id: int) -> list[Json]:
@@ -145,6 +172,19 @@ def names_of(items: list[Json]) -> Canonical:
     return normalise(frozenset(str(item.get("name") or "").strip() for item in items) - {""})
 
 
+def _of_parts(lead: Mapping[str, Json], field_id: int, parts: tuple[str, ...]) -> Canonical:
+    """The filled parts of all values, in Kommo's order: ``1 High St, Leeds``."""
+    items = custom_values(lead, field_id)
+    values: list[Json] = [item if parts == ("value",) else item.get("value") for item in items]
+    words = [str(value.get(part) or "").strip() for value in values if value for part in parts]
+    return normalise(", ".join(word for word in words if word))
+
+
+def person(email: Canonical) -> Canonical:
+    """An e-mail address as both sides spell it: capitals do not matter."""
+    return normalise(str(email).strip().lower()) if email else None
+
+
 def text(raw: Json) -> Canonical:
     """Text as the API gives it; a number where text belongs is written out."""
     return None if raw is None else normalise(str(raw))
@@ -161,10 +201,10 @@ def number(raw: Json) -> Canonical:
     try:
         value = Decimal(str(raw).strip())
     except InvalidOperation as error:
-        message = f"{raw!r} is not a number"
+        message = f"{clipped(raw)} is not a number"
         raise UnfitError(message) from error
     if isinstance(raw, bool) or not value.is_finite() or abs(value.adjusted()) > EXPONENT_MAX:
-        message = f"{raw!r} is not a number"
+        message = f"{clipped(raw)} is not a number"
         raise UnfitError(message)
     return normalise(value)
 
@@ -177,7 +217,7 @@ def flag(raw: Json) -> Canonical:
     """
     known = {"true": True, "1": True, "false": False, "0": False, "": None, "none": None}
     if (spelling := str(raw).lower()) not in known:
-        message = f"{raw!r} is not a checkbox value"
+        message = f"{clipped(raw)} is not a checkbox value"
         raise UnfitError(message)
     return known[spelling]
 
@@ -194,7 +234,7 @@ def instant(raw: Json) -> datetime | None:
     try:
         return EPOCH + timedelta(seconds=int(str(seconds)))
     except (ValueError, OverflowError) as error:
-        message = f"{raw!r} is not a time in unix seconds"
+        message = f"{clipped(raw)} is not a time in unix seconds"
         raise UnfitError(message) from error
 
 
@@ -212,18 +252,25 @@ def _price(lead: Mapping[str, Json]) -> Canonical:
     return number(lead.get("price") if exact is None else exact)
 
 
+def stage_label(
+    stage: tuple[int, int], schema: KommoSchema, names: Mapping[str, str]
+) -> str | None:
+    """The text for a (pipeline id, status id): the mapping's, else Kommo's; None if unknown."""
+    chosen = names.get(f"{stage[0]}/{stage[1]}") or names.get(str(stage[1]))
+    label = chosen or schema.status_names.get(stage)
+    return label and label.strip()
+
+
 def _stage(
     lead: Mapping[str, Json], final: bool, schema: KommoSchema, names: Mapping[str, str]
 ) -> Canonical:
     pipeline_id, status_id = lead.get("pipeline_id"), lead.get("status_id")
     if pipeline_id is None or status_id is None:  # a lead in the trash
         return None
-    key = f"{pipeline_id}/{status_id}"
-    chosen = names.get(key) or names.get(str(status_id))
-    chosen = chosen or schema.status_names.get((pipeline_id, status_id))
-    if chosen is None:
-        raise _unknown("status", key, final)
-    return normalise(chosen.strip())
+    label = stage_label((pipeline_id, status_id), schema, names)
+    if label is None:
+        raise _unknown("status", f"{pipeline_id}/{status_id}", final)
+    return normalise(label)
 
 
 def _pipeline(lead: Mapping[str, Json], final: bool, schema: KommoSchema) -> Canonical:
@@ -236,22 +283,28 @@ def _pipeline(lead: Mapping[str, Json], final: bool, schema: KommoSchema) -> Can
     return normalise(pipeline.name.strip())
 
 
-def _user(lead: Mapping[str, Json], final: bool, schema: KommoSchema) -> Canonical:
+def responsible(lead: Mapping[str, Json], schema: KommoSchema) -> User | None:
+    """The responsible user; one who is gone is ``User 123``, nobody (or the robot, 0) is None."""
     user_id = lead.get("responsible_user_id")
-    if not user_id:  # 0 is the robot (reference 3.2)
-        return None
-    user = schema.user_by_id.get(user_id)
-    if user is None and not final:
-        raise UnknownReference("user", user_id)
-    return normalise(user.name if user else f"User {user_id}")
+    known = schema.user_by_id.get(user_id) if user_id else None
+    return known or (User(id=user_id, name=f"User {user_id}") if user_id else None)
+
+
+def _user(lead: Mapping[str, Json], final: bool, schema: KommoSchema) -> User | None:
+    user = responsible(lead, schema)
+    if user and user.id not in schema.user_by_id and not final:
+        raise UnknownReference("user", user.id)
+    return user
+
+
+def _user_name(lead: Mapping[str, Json], final: bool, schema: KommoSchema) -> Canonical:
+    user = _user(lead, final, schema)
+    return normalise(user.name) if user else None
 
 
 def _user_email(lead: Mapping[str, Json], final: bool, schema: KommoSchema) -> Canonical:
-    user_id = lead.get("responsible_user_id")
-    user = schema.user_by_id.get(user_id) if user_id else None
-    if user_id and user is None and not final:
-        raise UnknownReference("user", user_id)
-    return normalise(user.email if user else None)
+    user = _user(lead, final, schema)
+    return normalise(user.email) if user else None
 
 
 def _loss_reason(lead: Mapping[str, Json], final: bool, schema: KommoSchema) -> Canonical:

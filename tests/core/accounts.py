@@ -30,6 +30,10 @@ _CUSTOM: list[tuple[int, str, str, tuple[str, ...]]] = [
     (25, "Twin", "text", ()),
     (26, "Born", "birthday", ()),
     (27, "Street", "streetaddress", ()),
+    (28, "Office", "smart_address", ()),
+    (29, "Firm", "legal_entity", ()),
+    (30, "Chain", "chained_list", ()),
+    (31, "Sum", "numeric", ()),
 ]
 CUSTOM_IDS = {name: id for id, name, *_ in _CUSTOM}
 
@@ -77,6 +81,10 @@ PIPELINES: list[dict[str, Any]] = [
 USERS = [
     {"id": 91, "name": "Ana Lima", "email": "ana@acme.example", "rights": {}},
     {"id": 92, "name": "Bo Diaz", "email": None, "rights": {}},
+    {"id": 93, "name": "Twin", "email": "Twin1@acme.example", "rights": {}},
+    {"id": 94, "name": "Twin", "email": "twin2@acme.example", "rights": {}},
+    {"id": 95, "name": "Ana Lima", "email": "old@acme.example", "rights": {"is_active": False}},
+    {"id": 96, "name": "Left", "email": None, "rights": {"is_active": False}},
 ]
 CUSTOM_FIELDS = [
     {
@@ -84,7 +92,7 @@ CUSTOM_FIELDS = [
         "name": name,
         "type": type_,
         "code": name if name.isupper() and "_" in name else None,
-        "is_computed": False,
+        "is_computed": name == "Sum",
         "currency": "EUR" if type_ == "monetary" else None,
         "enums": [{"id": enum_id(id, value), "value": value, "sort": 500} for value in values]
         or None,
@@ -146,6 +154,8 @@ _FIELDS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("Sum", "formula", {"expression": "1"}),
     ("Touched", "lastModifiedTime", {}),
     ("Files", "multipleAttachments", {}),
+    ("Owner", "singleCollaborator", {}),
+    ("Code", "barcode", None),
 ]
 TABLES: list[dict[str, Any]] = [
     {

@@ -61,6 +61,9 @@ def test_names_become_ids():
     [
         ("name", "Deal Name", {"name": "Big deal"}, "Big deal"),
         ("name", "Deal Name", {"name": ""}, None),
+        ("responsible_user", "Owner", {}, "ana@acme.example"),
+        ("responsible_user", "Owner", {"responsible_user_id": 92}, None),
+        ("responsible_user_email", "Owner", {}, "ana@acme.example"),
         ("price", "Amount", {"price": 0}, Decimal(0)),
         ("price", "Amount", {"price": None}, None),
         ("price", "Amount", {"price": 10, "price_with_minor_units": 10.45}, Decimal("10.45")),
@@ -121,6 +124,13 @@ def test_an_attribute_is_read(source, target, changes, value):
         ("Kickoff", "Kickoff", [{"value": 1734012000}],
          datetime(2024, 12, 12, 14, tzinfo=timezone.utc)),
         ("Kickoff", "Kickoff", [{"value": None}], None),
+        ("Papers", "Notes", [{"value": {"file_uuid": "u", "file_name": "offer.pdf"}}], "offer.pdf"),
+        ("Firm", "Notes", [{"value": {"name": "Acme", "entity_type": 2, "vat_id": "DE1"}}],
+         "Acme, DE1"),
+        ("Office", "Notes", [{"value": "1 High St", "enum_id": 1}, {"value": "Leeds", "enum_id": 3}],
+         "1 High St, Leeds"),
+        ("Office", "Notes", [], None),
+        ("Region code", "Amount", [{"value": "$1,500.00"}], Decimal(1500)),
     ],
 )  # fmt: skip
 def test_a_custom_field_is_read(name, target, values, value):
@@ -288,8 +298,8 @@ def test_a_cell_that_holds_no_id_is_no_key(cell):
         ("airtable: Seats, kommo: {custom_field: 999}", "fields[0].kommo.custom_field", "Region"),
         ("airtable: Notes, kommo: {custom_field: Twin}", "fields[0].kommo.custom_field",
          "use an id: 24, 25"),
-        ("airtable: Notes, kommo: {custom_field: Papers}", "fields[0].kommo.custom_field",
-         "of type file"),
+        ("airtable: Notes, kommo: {custom_field: Chain}", "fields[0].kommo.custom_field",
+         "of type chained_list"),
         ("airtable: Seats, kommo: name", "fields[0].airtable", "allowed: singleLineText"),
         ("airtable: Amount, kommo: tags", "fields[0].airtable", "multipleSelects"),
         ("airtable: VIP, kommo: price", "fields[0].airtable", "number, currency"),
@@ -302,6 +312,20 @@ def test_a_cell_that_holds_no_id_is_no_key(cell):
         ("airtable: Deal Name, kommo: name, create_options: true", "fields[0].create_options",
          "only for single and multiple selects"),
         ("airtable: Created, kommo: created_at, owner: both", "fields[0].owner", "read-only"),
+        ("airtable: Owner, kommo: responsible_user_email, owner: airtable", "fields[0].owner",
+         "read-only"),
+        ("airtable: Notes, kommo: {custom_field: Firm}, owner: airtable", "fields[0].owner",
+         "read-only"),
+        ("airtable: Notes, kommo: {custom_field: Sum}, owner: both", "fields[0].owner",
+         "read-only"),
+        ("airtable: Contract Date, kommo: {custom_field: Kickoff}, owner: both", "fields[0].owner",
+         "a date field cannot give back Kommo's custom_field:15 (instant) whole; "
+         "allowed: kommo, or a field of type dateTime"),
+        ("airtable: Notes, kommo: tags, owner: airtable", "fields[0].owner", "multipleSelects"),
+        ("airtable: Notes, kommo: price, owner: both", "fields[0].owner", "number, currency"),
+        ("airtable: Amount, kommo: {custom_field: Notes}, owner: both", "fields[0].owner",
+         "singleLineText"),
+        ("airtable: Owner, kommo: name", "fields[0].airtable", "allowed: singleLineText"),
         ("airtable: Deal Name, kommo: company", "fields[0].kommo", "not available yet"),
     ],
 )  # fmt: skip
@@ -336,6 +360,13 @@ def test_a_filter_that_names_the_unknown_is_refused_by_path(kommo, path, said):
 def test_two_fields_cannot_fill_one_cell():
     message = refused("airtable: Deal Name, kommo: name", "airtable: fld01, kommo: name")
     assert "fields[1].airtable: 'Deal Name' is already the field of fields[0].airtable" in message
+
+
+def test_two_fields_cannot_write_one_attribute():
+    both = "kommo: responsible_user, owner: both"
+    message = refused(f"airtable: Manager, {both}", f"airtable: Owner, {both}")
+    assert "fields[1].owner: Kommo's responsible_user is already written by fields[0]" in message
+    assert mapping_of(f"airtable: Manager, {both}", "airtable: Owner, kommo: responsible_user")
 
 
 def test_the_table_and_its_special_fields_are_checked():

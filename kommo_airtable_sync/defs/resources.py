@@ -73,6 +73,10 @@ class SyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             self._attendance.begin(engine)
         return engine
 
+    def replaced(self) -> bool:
+        """Whether this run must leave the lane to another one."""
+        return self._attendance is not None and self._attendance.replaced
+
 
 def _hold_off(error: ConfigurationError) -> None:
     """Keep the sensor from asking for runs that must fail; ``status`` says why."""

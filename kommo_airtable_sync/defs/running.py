@@ -49,6 +49,11 @@ class Attendance:
             waited += STANDBY_LOOK_SECONDS
         heart.become("running")
 
+    @property
+    def replaced(self) -> bool:
+        """Whether another run has taken the lane over while this one was silent."""
+        return self._heart is not None and self._heart.state == "retiring"
+
     def end(self) -> None:
         """Give back what is still held, and let the next run be asked for."""
         if self._heart is None or self._engine is None:

@@ -51,8 +51,8 @@ class Heart:
         self.beat()
 
     def beat(self) -> None:
-        """One heartbeat."""
-        self._engine.runners.beat(
+        """One heartbeat; the answer may be that another run has taken the lane over."""
+        self._state = self._engine.runners.beat(
             self._run_id, self._engine.lane, socket.gethostname(), os.getpid(), self._state
         )
 

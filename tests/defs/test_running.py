@@ -12,6 +12,7 @@ from kommo_airtable_sync.engine.context import STALE_SECONDS
 from kommo_airtable_sync.store.database import Database
 from tests.conftest import HandClock
 from tests.simulated import World
+from tests.stack import wait_until
 
 
 @pytest.fixture
@@ -54,6 +55,18 @@ def test_a_standby_takes_over_when_the_first_falls_silent(world: World) -> None:
     states = {runner.run_id: runner.state for runner in engine.runners.all()}
     assert states == {"first": "retiring", "second": "running"}
     second.end()
+
+
+def test_a_run_that_was_replaced_while_it_was_silent_learns_of_it(world: World) -> None:
+    engine = world.new_engine(LIVE)
+    first = Attendance("first")
+    first.begin(engine)
+    assert not first.replaced
+    world.clock.advance(STALE_SECONDS + 1)
+    engine.runners.beat("second", LIVE, "host", 2, "standby")
+    assert engine.runners.become_runner("second", LIVE, STALE_SECONDS)
+    wait_until(lambda: first.replaced, 10, "its next heartbeat tells it")
+    first.end()
 
 
 def test_a_run_that_ends_gives_its_leads_back_and_retires(world: World) -> None:

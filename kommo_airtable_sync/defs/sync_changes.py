@@ -102,7 +102,9 @@ def follow_changes(context: dg.OpExecutionContext, sync: SyncResource, batch_id:
         context.run_id,
         on_batch=lambda report: record_batch(context, engine, report),
         should_end=lambda: (
-            engine.stop_requested() or another_run_waits(context.instance, engine, context.run_id)
+            engine.stop_requested()
+            or sync.replaced()
+            or another_run_waits(context.instance, engine, context.run_id)
         ),
     )
 

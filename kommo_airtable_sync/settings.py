@@ -138,6 +138,14 @@ class Settings(BaseSettings):
         ]
         return hashlib.sha256("\0".join(values).encode()).hexdigest()
 
+    def mark_ready(self, part: str) -> None:
+        """Leave our process id where ``status`` looks for it; never a half-written one."""
+        folder = self.home / "run"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        draft = folder / f"{part}.{os.getpid()}"
+        draft.write_text(str(os.getpid()), encoding="ascii")
+        draft.replace(folder / f"{part}.ready")
+
     def stop_requested(self) -> bool:
         """Whether the supervisor asked everything to come to an end."""
         return self.sync_stop_file is not None and self.sync_stop_file.exists()

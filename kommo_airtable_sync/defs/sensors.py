@@ -8,7 +8,6 @@ finds something due and no runner alive or on its way, it writes a nudge and ret
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
 
-import os
 import time
 
 import dagster as dg
@@ -52,8 +51,7 @@ def webhook_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
     except ConfigurationError as error:
         return dg.SkipReason(str(error))
     inbox, runners = Inbox(database), Runners(database)
-    (settings.home / "run").mkdir(exist_ok=True)
-    (settings.home / "run" / "sensor.ready").write_text(str(os.getpid()))
+    settings.mark_ready("sensor")
     began = time.monotonic()
     ends_at = began + TICK_SECONDS
     swept_at = 0.0

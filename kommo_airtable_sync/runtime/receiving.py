@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 
 from kommo_airtable_sync.assembly import open_database, open_limiter
@@ -32,8 +31,7 @@ def run_receiver(settings: Settings, host: str, port: int) -> None:
         metrics_token=settings.metrics_token.get_secret_value(),
         links=bool(config.links),
     )
-    (settings.home / "run").mkdir(mode=0o700, exist_ok=True)
-    (settings.home / "run" / "receiver.ready").write_text(str(os.getpid()))
+    settings.mark_ready("receiver")
     serve(app, host, port)
 
 

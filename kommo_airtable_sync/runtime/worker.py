@@ -109,8 +109,7 @@ def _warm(settings: Settings, queue: str) -> None:
         # The first run says the same, where people look.
         log.warning("not fully warm yet: %s", error)
     # One mark a worker; its child may change.
-    mark = settings.home / "run" / f"worker-{queue}-{os.getppid()}.ready"
-    mark.write_text(str(os.getpid()))
+    settings.mark_ready(f"worker-{queue}-{os.getppid()}")
 
 
 def _watch_for_terminate(run_id: str) -> Callable[[], None]:

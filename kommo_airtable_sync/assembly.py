@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 
 from kommo_airtable_sync.airtable.client import AirtableClient
 from kommo_airtable_sync.core.types import BULK, LIVE, Priority
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.directory import Directory
+from kommo_airtable_sync.engine.enrich import load_enrichers
 from kommo_airtable_sync.kommo.client import KommoClient
 from kommo_airtable_sync.settings import Settings
 from kommo_airtable_sync.store.database import Database
@@ -18,6 +20,7 @@ from kommo_airtable_sync.store.journal import Journal
 from kommo_airtable_sync.store.limiter import SqlBudget
 from kommo_airtable_sync.store.runners import Runners
 
+CALLS_AT_ONCE = 4
 LANES: dict[str, Priority] = {"live": LIVE, "bulk": BULK}
 
 
@@ -89,5 +92,7 @@ def build_engine(settings: Settings, lane: Priority) -> Engine:
             kommo_url=settings.kommo_url,
             base_id=settings.airtable_base_id,
         ),
+        executor=ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="call"),
+        enrichers=load_enrichers(config.enrich),
         stop_requested=settings.stop_requested,
     )

@@ -153,24 +153,40 @@ class AirtableClient:
             stored, frozenset(cast("list[str]", created) if isinstance(created, list) else ())
         )
 
-    def records_by_key(
-        self, table_id: str, key_field_id: str, key_cells: Sequence[str | int]
+    def find_records(
+        self,
+        table_id: str,
+        record_ids: Sequence[str],
+        key_field_id: str,
+        key_cells: Sequence[str | int],
     ) -> list[Record]:
-        """The records whose key is one of these, with all their cells; duplicates included.
+        """The records of a table with one of these ids or keys, whole; duplicates included.
 
         Args:
-            table_id: ``tbl...``.
+            table_id: ``tbl...``; a GET by id would search the whole base (reference 1.3).
+            record_ids: ``rec...``.
             key_field_id: ``fld...``.
             key_cells: as the field stores them, numbers for a number field, else text.
         """
-        field = formulas.Field(key_field_id)
-        return self._matching(table_id, [formulas.EQ(field, cell) for cell in key_cells])
+        key = formulas.Field(key_field_id)
+        conditions = [formulas.EQ(formulas.RECORD_ID(), id_) for id_ in record_ids]
+        conditions += [formulas.EQ(key, cell) for cell in key_cells]
+        if not conditions:
+            return []
+        options = {"formula": str(formulas.OR(*conditions))}
+        return [record for page in self._pages(table_id, options) for record in page]
 
-    def get_records(self, table_id: str, record_ids: Sequence[str]) -> list[Record]:
-        """Those of these records that exist in this table (a GET by id searches the whole base)."""
-        return self._matching(
-            table_id, [formulas.EQ(formulas.RECORD_ID(), id_) for id_ in record_ids]
-        )
+    def delete_records(self, table_id: str, record_ids: Sequence[str]) -> None:
+        """Delete up to ten records; Airtable takes all of them or none (reference 1.8).
+
+        Raises:
+            ValueError: before anything is sent: more than ten.
+        """
+        if len(record_ids) > BATCH_SIZE:
+            raise ValueError(f"{len(record_ids)} records in one call; Airtable takes {BATCH_SIZE}")
+        if record_ids:
+            options = {"records[]": list(record_ids)}
+            self._call("DELETE", self._table_url(table_id), params=options)
 
     def record_pages(self, table_id: str, field_ids: Sequence[str]) -> Iterator[list[Record]]:
         """All records of a table with these fields, up to 100 at a time, in no order.
@@ -179,12 +195,6 @@ class AirtableClient:
             OffsetExpired: the caller was too slow between pages; it starts again.
         """
         return self._pages(table_id, {"fields": list(field_ids)} if field_ids else {})
-
-    def _matching(self, table_id: str, conditions: Sequence[formulas.Formula]) -> list[Record]:
-        if not conditions:
-            return []
-        options = {"formula": str(formulas.OR(*conditions))}
-        return [record for page in self._pages(table_id, options) for record in page]
 
     def _pages(self, table_id: str, options: Mapping[str, Any]) -> Iterator[list[Record]]:
         url = self._table_url(table_id)

@@ -57,3 +57,8 @@ def key_id(key: str) -> int:
         ValueError: for a ``record:`` key, which holds no number.
     """
     return int(key.partition(":")[2])
+
+
+def key_kind(key: str) -> str:
+    """``lead``, ``contact``, ``company``, ``record`` or ``webhook``."""
+    return key.partition(":")[0]

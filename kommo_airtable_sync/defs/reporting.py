@@ -101,12 +101,12 @@ def _table(engine: Engine, report: BatchReport) -> dg.TableMetadataValue:
     rows = [
         dg.TableRecord(
             {
-                "lead": lead_id,
+                "lead": key.replace(":", " "),
                 "outcome": outcome,
-                "kommo": engine.directory.lead_url(lead_id),
-                "airtable": engine.directory.record_url(record_id) if record_id else "",
+                "kommo": engine.directory.kommo_url(key),
+                "airtable": engine.directory.record_url(key, record_id) if record_id else "",
             }
         )
-        for lead_id, record_id, outcome in report.links[:TABLE_ROWS_MAX]
+        for key, record_id, outcome in report.links[:TABLE_ROWS_MAX]
     ]
     return dg.MetadataValue.table(rows)

@@ -1,4 +1,4 @@
-"""The live pipeline as a job: claim -> read -> merge -> write -> settle -> follow.
+"""The live pipeline as a job: claim -> read -> link -> merge -> write both -> settle -> follow.
 
 Ops hand each other only a batch id. Each takes the batch up where the last one left it, or claims
 and reads it again, so that "re-execute from failure" works in a new process and nothing personal
@@ -9,8 +9,6 @@ is pickled.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable
-
 import dagster as dg
 
 from kommo_airtable_sync.core.errors import LeaseLost
@@ -20,11 +18,8 @@ from kommo_airtable_sync.defs.running import JOB, LANE_TAG, QUEUE_TAG, another_r
 from kommo_airtable_sync.engine.batch import Batch
 from kommo_airtable_sync.engine.claim import claim_batch, resume_batch
 from kommo_airtable_sync.engine.context import Engine
-from kommo_airtable_sync.engine.follow import follow
-from kommo_airtable_sync.engine.merge import merge_batch
-from kommo_airtable_sync.engine.read import read_batch
+from kommo_airtable_sync.engine.follow import STEPS, follow
 from kommo_airtable_sync.engine.settle import settle_batch
-from kommo_airtable_sync.engine.write import write_airtable
 
 NOTHING = 0
 OWNERS = ["team:operations"]
@@ -34,15 +29,18 @@ def _step(
     context: dg.OpExecutionContext,
     sync: SyncResource,
     batch_id: int,
-    *steps: Callable[[Engine, Batch], None],
+    steps: int,
 ) -> tuple[Engine, Batch | None]:
-    """Take the batch up and run steps on it; a lost lease leaves it to whoever has it now."""
+    """Take the batch up and do the first so many steps; what is done already is not done again.
+
+    A lost lease leaves it to whoever has it now.
+    """
     engine = sync.engine(context)
     batch = resume_batch(engine, batch_id, context.run_id) if batch_id != NOTHING else None
     if batch is None:
         return engine, None
     try:
-        for step in steps:
+        for step in STEPS[:steps]:
             step(engine, batch)
     except LeaseLost as lost:
         context.log.warning(f"{lost}; another run has taken these leads")
@@ -60,32 +58,48 @@ def claim_leads(context: dg.OpExecutionContext, sync: SyncResource) -> int:
 @dg.op
 def read_leads(context: dg.OpExecutionContext, sync: SyncResource, batch_id: int) -> int:
     """Read the leads as they are now; a webhook is only a hint."""
-    _, batch = _step(context, sync, batch_id, read_batch)
+    engine, batch = _step(context, sync, batch_id, 1)
     if batch:
         context.log_event(
-            dg.AssetMaterialization("kommo_leads", metadata=kommo_metadata(batch.report()))
+            dg.AssetMaterialization(
+                "kommo_leads", metadata=kommo_metadata(batch.report(engine.calls))
+            )
         )
+    return batch.id if batch else NOTHING
+
+
+@dg.op
+def link_contacts(context: dg.OpExecutionContext, sync: SyncResource, batch_id: int) -> int:
+    """Upsert the contacts and companies that deals link to, before the deals."""
+    _, batch = _step(context, sync, batch_id, 2)
     return batch.id if batch else NOTHING
 
 
 @dg.op
 def merge_fields(context: dg.OpExecutionContext, sync: SyncResource, batch_id: int) -> int:
     """Merge field by field against what both sides last agreed on."""
-    _, batch = _step(context, sync, batch_id, read_batch, merge_batch)
+    _, batch = _step(context, sync, batch_id, 3)
     return batch.id if batch else NOTHING
 
 
 @dg.op
 def write_records(context: dg.OpExecutionContext, sync: SyncResource, batch_id: int) -> int:
     """Upsert changed records in tens, each write announced in the journal before it is sent."""
-    _, batch = _step(context, sync, batch_id, read_batch, merge_batch, write_airtable)
+    _, batch = _step(context, sync, batch_id, 4)
+    return batch.id if batch else NOTHING
+
+
+@dg.op
+def write_leads(context: dg.OpExecutionContext, sync: SyncResource, batch_id: int) -> int:
+    """Patch changed leads, up to fifty a call, announced in the journal as well."""
+    _, batch = _step(context, sync, batch_id, 5)
     return batch.id if batch else NOTHING
 
 
 @dg.op
 def settle_events(context: dg.OpExecutionContext, sync: SyncResource, batch_id: int) -> int:
     """Tell the inbox how each lead ended."""
-    engine, batch = _step(context, sync, batch_id, read_batch, merge_batch, write_airtable)
+    engine, batch = _step(context, sync, batch_id, len(STEPS))
     if batch:
         record_batch(context, engine, settle_batch(engine, batch))
     return batch_id
@@ -119,4 +133,5 @@ def follow_changes(context: dg.OpExecutionContext, sync: SyncResource, batch_id:
 )
 def sync_changes() -> None:
     """One batch, op by op, and what follows it."""
-    follow_changes(settle_events(write_records(merge_fields(read_leads(claim_leads())))))
+    read = link_contacts(read_leads(claim_leads()))
+    follow_changes(settle_events(write_leads(write_records(merge_fields(read)))))

@@ -12,6 +12,7 @@ from kommo_airtable_sync.engine.context import (
     RECORDS_PER_WRITE,
     Engine,
 )
+from kommo_airtable_sync.store.inbox import Claim
 
 
 def claim_batch(engine: Engine, run_id: str) -> Batch | None:
@@ -29,9 +30,7 @@ def claim_batch(engine: Engine, run_id: str) -> Batch | None:
     claim = engine.inbox.claim(engine.lane, limit, run_id, LEASE_SECONDS)
     if claim is None:
         return None
-    batch = Batch(claim, run_id)
-    engine.batches[batch.id] = batch
-    return batch
+    return _begin(engine, claim, run_id)
 
 
 def resume_batch(engine: Engine, batch_id: int, run_id: str) -> Batch | None:
@@ -51,6 +50,10 @@ def resume_batch(engine: Engine, batch_id: int, run_id: str) -> Batch | None:
     claim = engine.inbox.reclaim(batch_id, run_id, LEASE_SECONDS)
     if claim is None:
         return None
-    batch = Batch(claim, run_id)
+    return _begin(engine, claim, run_id)
+
+
+def _begin(engine: Engine, claim: Claim, run_id: str) -> Batch:
+    batch = Batch(claim, run_id, calls_before=engine.calls)
     engine.batches[batch.id] = batch
     return batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from kommo_airtable_sync.airtable.client import AirtableClient
@@ -27,14 +28,21 @@ HEARTBEAT_SECONDS = 1.0
 STALE_SECONDS = 6.0
 LEADS_PER_BATCH = 50
 LEADS_PER_BULK_BATCH = 10
+LEADS_PER_PATCH = 50
 RECORDS_PER_WRITE = 10
+# Requests on their way to Airtable at once: one at a time would leave a fifth of its budget unused.
+WRITES_IN_FLIGHT = 3
 # What was read longer ago is read again before it is written.
 READ_AGE_SECONDS_MAX = 3.0
 
 
 @dataclass
 class Engine:
-    """Clients, store, mapping and clock of one lane in one process."""
+    """Clients, store, mapping and clock of one lane in one process.
+
+    Args:
+        executor: makes API calls side by side; nothing else is done in its threads.
+    """
 
     config: SyncConfig
     lane: Priority
@@ -49,8 +57,14 @@ class Engine:
     journal: Journal
     runners: Runners
     directory: Directory
+    executor: Executor
     stop_requested: Callable[[], bool] = field(default=lambda: False)
     batches: dict[int, Batch] = field(default_factory=dict[int, Batch])
+
+    @property
+    def calls(self) -> tuple[int, int]:
+        """API calls made so far to Kommo and to Airtable."""
+        return self.kommo_budget.calls, self.airtable_budget.calls
 
     def seconds(self) -> float:
         """Now, in seconds since the epoch."""

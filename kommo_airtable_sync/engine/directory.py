@@ -70,13 +70,22 @@ class Directory:
         self._mapping = self._resolve(kommo, airtable)
         return self._mapping
 
-    def lead_url(self, lead_id: int) -> str:
-        """Where a person sees the lead in Kommo."""
-        return f"{self._kommo_url}/leads/detail/{lead_id}"
+    def refresh_airtable(self) -> None:
+        """Read Airtable's schema again, of which we know that it has changed."""
+        airtable = self._stored(self._airtable_name, self._read_airtable, fresh_seconds=0.0)
+        kommo = self._stored(self._kommo_name, self._read_kommo, fresh_seconds=None)
+        self._mapping = self._resolve(kommo, airtable)
 
-    def record_url(self, record_id: str) -> str:
-        """Where a person sees the record in Airtable."""
-        return f"https://airtable.com/{self._base_id}/{self.mapping().table_id}/{record_id}"
+    def kommo_url(self, key: str) -> str:
+        """Where a person sees a lead, contact or company in Kommo."""
+        kind, _, number = key.partition(":")
+        folder = {"lead": "leads", "contact": "contacts", "company": "companies"}[kind]
+        return f"{self._kommo_url}/{folder}/detail/{number}"
+
+    def record_url(self, key: str, record_id: str) -> str:
+        """Where a person sees the record of a lead, contact or company in Airtable."""
+        table = self.mapping().table_of(key)
+        return f"https://airtable.com/{self._base_id}/{table.table_id}/{record_id}"
 
     def stale(self) -> bool:
         """Whether a schema has outlived its time; for idle moments."""

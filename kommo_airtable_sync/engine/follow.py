@@ -12,10 +12,12 @@ from kommo_airtable_sync.core.errors import LeaseLost, SyncError
 from kommo_airtable_sync.engine.batch import Batch, BatchReport
 from kommo_airtable_sync.engine.claim import claim_batch
 from kommo_airtable_sync.engine.context import Engine
+from kommo_airtable_sync.engine.links import link_batch
 from kommo_airtable_sync.engine.merge import merge_batch
 from kommo_airtable_sync.engine.read import read_batch
 from kommo_airtable_sync.engine.settle import settle_batch
-from kommo_airtable_sync.engine.write import write_airtable
+from kommo_airtable_sync.engine.write_airtable import write_airtable
+from kommo_airtable_sync.engine.write_kommo import write_kommo
 
 log = logging.getLogger(__name__)
 
@@ -25,12 +27,21 @@ SCHEMA_LOOK_SECONDS = 30.0
 RUN_SECONDS_MAX = 900.0
 
 
+# Each takes a batch up where the last one left it, in this process or another.
+STEPS: tuple[Callable[[Engine, Batch], None], ...] = (
+    read_batch,
+    link_batch,
+    merge_batch,
+    write_airtable,
+    write_kommo,
+)
+
+
 def work_batch(engine: Engine, batch: Batch) -> BatchReport:
     """Read, merge, write and settle one claimed batch."""
     try:
-        read_batch(engine, batch)
-        merge_batch(engine, batch)
-        write_airtable(engine, batch)
+        for step in STEPS:
+            step(engine, batch)
     except LeaseLost:
         # settle finds the same and settles nothing
         pass

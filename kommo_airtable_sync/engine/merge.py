@@ -1,250 +1,146 @@
-"""Merge each lead of the batch against the ledger: what is to be written, and why."""
+"""Merge each lead of the batch: what is to be written on either side, and what needs nothing."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 
-from kommo_airtable_sync.core import mapping as core_mapping
+from kommo_airtable_sync.core.enrichment import enriched_fields
 from kommo_airtable_sync.core.errors import LeadFailed
-from kommo_airtable_sync.core.field_mapping import FieldMapping, OptionMissing
+from kommo_airtable_sync.core.field_mapping import OptionMissing
 from kommo_airtable_sync.core.filters import qualifies
-from kommo_airtable_sync.core.merge import MISSING, UNREAD, Absent, Decision, merge_field
+from kommo_airtable_sync.core.mapping import Mapping as TableMapping
 from kommo_airtable_sync.core.schemas import UnknownReference
-from kommo_airtable_sync.core.types import Canonical, Json, key_id
-from kommo_airtable_sync.engine.batch import Batch, PlannedRow
+from kommo_airtable_sync.core.status import status_text
+from kommo_airtable_sync.core.types import Json
+from kommo_airtable_sync.engine import leaving
+from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.context import Engine
+from kommo_airtable_sync.engine.enrich import enrich
 from kommo_airtable_sync.engine.outage import pausing
-from kommo_airtable_sync.store.journal import AgreedField, Intent, LedgerEntry
+from kommo_airtable_sync.engine.plan import Subject, plan_subject, with_status
 from kommo_airtable_sync.store.settling import Outcome
 
 log = logging.getLogger(__name__)
 
-DELETED = "delete"
-
 
 def merge_batch(engine: Engine, batch: Batch) -> None:
-    """Plan the rows to write; decide every lead that needs none."""
+    """Plan what is to be written; decide every lead that needs nothing."""
     if batch.outage is not None:
         return
     with pausing(engine, batch):
-        planned = {row.key for row in batch.rows}
-        refreshed = False
-        for key in batch.open_keys:
-            if key in planned:
-                continue
-            try:
-                try:
-                    merge_lead(engine, batch, key, final=refreshed)
-                except (UnknownReference, OptionMissing):
-                    if refreshed:
-                        raise
-                    # Somebody added a stage, a user or an option since we last looked.
-                    engine.directory.refresh()
-                    refreshed = True
-                    merge_lead(engine, batch, key, final=True)
-            except UnknownReference as unknown:
-                batch.outcomes[key] = Outcome("dead", error=str(unknown))
-            except LeadFailed as failed:
-                batch.outcomes[key] = Outcome("dead", error=failed.reason)
-            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-                # Not of the shape that the reference promises. Its neighbours are.
-                log.exception("lead %s cannot be read", key)
-                reason = f"The lead is not as expected: {type(error).__name__}: {error}"
-                batch.outcomes[key] = Outcome("dead", error=reason)
+        leaving.look_in_the_trash(engine, batch)
+        planned = {plan.key for plan in (*batch.plans, *batch.patches)}
+        for key in batch.open_of("lead"):
+            if key not in planned:
+                merge_one(engine, batch, key)
 
 
-def merge_lead(engine: Engine, batch: Batch, key: str, *, final: bool) -> None:
-    """Decide one lead.
+def merge_one(engine: Engine, batch: Batch, key: str) -> None:
+    """Merge one lead, with the schemas read again if it names what they lack."""
+    try:
+        try:
+            _merge(engine, batch, key, final=batch.schemas_read)
+        except (UnknownReference, OptionMissing):
+            if batch.schemas_read:
+                raise
+            # Somebody added a stage, a user or an option since we last looked.
+            engine.directory.refresh()
+            batch.schemas_read = True
+            _merge(engine, batch, key, final=True)
+    except UnknownReference as unknown:
+        batch.outcomes[key] = Outcome("dead", error=str(unknown))
+    except LeadFailed as failed:
+        batch.outcomes[key] = Outcome("dead", error=failed.reason)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # Not of the shape that the reference promises. Its neighbours are.
+        log.exception("%s cannot be read", key)
+        reason = f"{key} is not as expected: {type(error).__name__}: {error}"
+        batch.outcomes[key] = Outcome("dead", error=reason)
 
-    Raises:
-        UnknownReference: the lead names something that the schema does not know.
-        LeadFailed: a value cannot be represented in Airtable.
-    """
-    lead_id = key_id(key)
-    lead = batch.leads.get(lead_id)
+
+def _merge(engine: Engine, batch: Batch, key: str, *, final: bool) -> None:
+    lead = batch.leads.get(key)
     if lead is None:
-        batch.outcomes[key] = _absent(batch, key)
+        leaving.lead_is_absent(engine, batch, key)
         return
     mapping = engine.directory.mapping()
-    entry = batch.entries.get(lead_id) or LedgerEntry(lead_id)
-    entry = replace(entry, seen_updated_at=_updated_at(lead))
-    record = batch.records.get(lead_id)
+    known = batch.known[key]
+    record = batch.records.get(key)
+    entry = replace(known.entry, seen_updated_at=_seconds(lead.get("updated_at")))
     if record is not None:
         entry = replace(entry, record_id=str(record["id"]))
-    verdict = qualifies(lead, mapping.filters, already_synced=entry.record_id is not None)
+    verdict = qualifies(lead, mapping.filters, already_synced=bool(entry.fields))
     if not verdict.ok:
-        batch.counts["filtered"] += 1
-        batch.outcomes[key] = Outcome("done", "filtered", verdict.reason)
+        leaving.lead_left(engine, batch, key, entry, verdict.reason)
         return
-    planned = plan_row(batch, mapping, key, lead, entry, record, final=final)
-    if isinstance(planned, LedgerEntry):
-        batch.unchanged.append(planned)
-        batch.counts["unchanged"] += 1
-        batch.outcomes[key] = Outcome("done", "unchanged")
-    else:
-        batch.rows.append(planned)
-
-
-def plan_row(
-    batch: Batch,
-    mapping: core_mapping.Mapping,
-    key: str,
-    lead: Mapping[str, Json],
-    entry: LedgerEntry,
-    record: Mapping[str, Json] | None,
-    *,
-    final: bool,
-) -> PlannedRow | LedgerEntry:
-    """Merge every field of a lead; if nothing is to be written, the ledger entry as it now reads.
-
-    A record that was read and is in step with the lead is agreed on, written to or not; what the
-    ledger only supposes of an unread one is not.
-    """
-    creates = entry.record_id is None
-    open_intents = batch.intents.get(entry.lead_id, [])
-    event_id = batch.claim.events[key][-1].id if batch.claim.events[key] else None
-    kommo_values: dict[str, Canonical] = {}
-    changes: dict[str, Canonical] = {}
-    intents: list[Intent] = []
-    agreed = dict(entry.fields)
-    for field in mapping.fields:
-        value = field.from_kommo(lead, final=final)
-        kommo_values[field.id] = value
-        airtable = _shown(field, entry, record, creates=creates)
-        decision = _decide(field, value, entry, open_intents, airtable)
-        if decision.write_airtable:
-            changes[field.id] = decision.airtable_value
-            intents.append(_intent(field, entry, decision, airtable, event_id, creates=creates))
-        elif decision.agree and not isinstance(airtable, Absent):
-            agreed[field.id] = AgreedField(value, airtable, field.fingerprint)
-    entry = replace(entry, fields=agreed)
-    if not changes and not creates:
-        return entry
-    cells = {
-        field.id: field.to_cell(changes[field.id])
-        for field in mapping.fields
-        if field.id in changes
-    }
-    if creates:
-        cells[mapping.key.id] = mapping.key_cell(entry.lead_id)
-        intents.append(_key_intent(mapping, entry, event_id))
-    return PlannedRow(
-        lead_id=entry.lead_id,
+    if key in batch.records_read and record is None and entry.record_id is not None:
+        if not leaving.record_may_return(engine, batch, key, entry):
+            return
+        entry = replace(entry, record_id=None)
+    fields = mapping.fields
+    if engine.enrichers:
+        values = enrich(engine.enrichers, lead)
+        fields = (*fields, *enriched_fields(mapping, values))
+    subject = Subject(
         key=key,
-        record_id=entry.record_id,
-        cells=cells,
-        kommo_values=kommo_values,
-        intents=tuple(intents),
+        table=mapping,
+        fields=fields,
+        lead=lead,
+        known=known,
         entry=entry,
-        creates=creates,
-        typecast=mapping.needs_typecast(changes),
+        record=record,
+        read=key in batch.records_read,
+        events=batch.events_of(key),
+        now=engine.clock.now(),
+        final=final,
+        own_user_id=mapping.own_user_id,
     )
-
-
-def _shown(
-    field: FieldMapping,
-    entry: LedgerEntry,
-    record: Mapping[str, Json] | None,
-    *,
-    creates: bool,
-) -> Canonical | Absent:
-    """What Airtable shows of a field, as far as it was read."""
-    if record is not None:
-        return field.from_cell(record["fields"].get(field.id))
-    return MISSING if creates and entry.fields else UNREAD
-
-
-def _decide(
-    field: FieldMapping,
-    value: Canonical,
-    entry: LedgerEntry,
-    open_intents: list[Intent],
-    airtable: Canonical | Absent,
-) -> Decision:
-    agreed = entry.fields.get(field.id)
-    known = agreed is not None and agreed.fingerprint == field.fingerprint
-    return merge_field(
-        owner=field.owner,
-        on_conflict=field.on_conflict,
-        kommo=value,
-        airtable=airtable,
-        bases=[(agreed.kommo, agreed.airtable)] if agreed is not None and known else [],
-        intents=[
-            (intent.after, intent.after) for intent in open_intents if intent.field == field.id
-        ],
+    plan = plan_subject(subject, batch)
+    text = status_text(
+        [(held.reason, held.field_name) for held in plan.held],
+        refused=[each.name for each in fields if each.id in plan.unsettled and plan.problems],
     )
+    accept(batch, with_status(plan, subject, text), known_writes=bool(known.recent))
 
 
-def _intent(
-    field: FieldMapping,
-    entry: LedgerEntry,
-    decision: Decision,
-    airtable: Canonical | Absent,
-    event_id: int | None,
-    *,
-    creates: bool,
-) -> Intent:
-    agreed = entry.fields.get(field.id)
-    before = agreed.airtable if agreed and not creates else None
-    return Intent(
-        lead_id=entry.lead_id,
-        record_id=entry.record_id,
-        side="airtable",
-        operation="create" if creates else "update",
-        field=field.id,
-        field_name=field.name,
-        before=before if isinstance(airtable, Absent) else airtable,
-        after=decision.airtable_value,
-        rule=decision.rule,
-        event_id=event_id,
-    )
+def accept(batch: Batch, plan: Plan, *, known_writes: bool = False) -> None:
+    """Put a plan where it belongs: to be written to Airtable, to Kommo, or in step already.
+
+    Args:
+        batch: of the plan.
+        plan: decided.
+        known_writes: we have just written to this lead ourselves, so news of it may be an echo.
+    """
+    if plan.held:
+        batch.counts["conflicts"] += 1
+    if plan.to_airtable:
+        batch.plans.append(plan)
+    elif plan.item:
+        batch.patches.append(plan)
+    else:
+        batch.unchanged.append(plan)
+        batch.counts["unchanged"] += 1
+        if known_writes:
+            batch.counts["echoes"] += 1
+        batch.outcomes[plan.key] = ended(plan, "unchanged")
 
 
-def _key_intent(mapping: core_mapping.Mapping, entry: LedgerEntry, event_id: int | None) -> Intent:
-    """Every create has an open intent, even one that writes nothing but its key."""
-    return Intent(
-        lead_id=entry.lead_id,
-        record_id=None,
-        side="airtable",
-        operation="create",
-        field=mapping.key.id,
-        field_name=mapping.key.name,
-        before=None,
-        after=str(entry.lead_id),
-        rule="created",
-        event_id=event_id,
-    )
+def ended(plan: Plan, outcome: str) -> Outcome:
+    """How a lead ends once its writes are through: a field that could not be written is told."""
+    if plan.problems:
+        return Outcome("dead", error=" ".join(plan.problems))
+    return Outcome("done", outcome)
 
 
-def _absent(batch: Batch, key: str) -> Outcome:
-    """Kommo showed no such lead. Only a delete hook makes that certain (design 3.8)."""
-    if any(event.kind == DELETED for event in batch.claim.events[key]):
-        return Outcome("done", "absent")
-    return Outcome(
-        "retry",
-        error=f"Kommo shows no lead {key_id(key)}: deleted, or not visible to the token. "
-        "Nothing was changed in Airtable.",
-    )
-
-
-def _updated_at(lead: Mapping[str, Json]) -> float | None:
-    at = lead.get("updated_at")
+def _seconds(at: Json) -> float | None:
     return float(at) if isinstance(at, (int, float)) else None
 
 
-def agreed_fields(
-    mapping: core_mapping.Mapping, row: PlannedRow, record: Mapping[str, Json]
-) -> dict[str, AgreedField]:
-    """What both sides show after the write: Kommo as read, Airtable as it answered."""
-    fields = dict(row.entry.fields)
-    for field in mapping.fields:
-        written = field.id in row.cells
-        if row.creates or written or field.id not in fields:
-            fields[field.id] = AgreedField(
-                row.kommo_values[field.id],
-                field.from_cell(record["fields"].get(field.id)),
-                field.fingerprint,
-            )
-    return fields
+def mapping_of(engine: Engine, key: str) -> TableMapping:
+    """The mapping of the table in which a lead, contact or company has its record."""
+    mapping = engine.directory.mapping()
+    for link in mapping.links:
+        if key.startswith(f"{link.kind}:"):
+            return link.mapping
+    return mapping

@@ -54,9 +54,9 @@ def _pause(engine: Engine, batch: Batch, outage: SideUnavailable) -> None:
 def lift_pauses(engine: Engine, batch: Batch) -> None:
     """A batch went through: whatever sides it used are well again."""
     used: list[Side] = []
-    if batch.counts["api_calls_kommo"]:
+    if engine.kommo_budget.calls > batch.calls_before[0]:
         used.append("kommo")
-    if batch.counts["api_calls_airtable"]:
+    if engine.airtable_budget.calls > batch.calls_before[1]:
         used.append("airtable")
     paused = engine.runners.pauses()
     # The settings were good enough for a whole batch.

@@ -1,17 +1,19 @@
-"""Read the batch's leads from Kommo, and records only where the merge needs them."""
+"""Read the batch's leads from Kommo and, where the merge needs them, its records: side by side."""
 
 from __future__ import annotations
 
-from collections import abc
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kommo_airtable_sync.core.mapping import Mapping
-from kommo_airtable_sync.core.types import Json, key_id, lead_key
+from kommo_airtable_sync.core.merge import needs_record
+from kommo_airtable_sync.core.types import Json, key_id, key_kind, lead_key
 from kommo_airtable_sync.engine.batch import Batch
 from kommo_airtable_sync.engine.context import CALL_SECONDS_MAX, Engine
 from kommo_airtable_sync.engine.outage import pausing
+from kommo_airtable_sync.engine.pull import pull_webhook
 from kommo_airtable_sync.store.inbox import ClaimedEvent
-from kommo_airtable_sync.store.journal import Intent, LedgerEntry
+from kommo_airtable_sync.store.journal import Intent, Known, LedgerEntry
 from kommo_airtable_sync.store.settling import Outcome
 
 
@@ -24,37 +26,32 @@ def read_batch(engine: Engine, batch: Batch) -> None:
     if batch.read_at is not None or batch.outage is not None:
         return
     with pausing(engine, batch):
-        mapping = engine.directory.mapping()
-        lead_ids = [key_id(key) for key in batch.open_keys]
-        batch.entries, batch.intents = engine.journal.load(lead_ids)
-        now = engine.seconds()
-        for key in batch.open_keys:
-            lead_id = key_id(key)
-            intents = batch.intents.get(lead_id, [])
-            wait = _seconds_until_sender_gave_up(intents, now)
-            if wait > 0:
-                batch.outcomes[key] = Outcome("released", due_in_seconds=wait)
-            elif not intents and _is_stale(batch.claim.events[key], batch.entries.get(lead_id)):
-                batch.outcomes[key] = Outcome("done", "stale")
-                batch.counts["skipped_stale"] += 1
-        wanted = [key_id(key) for key in batch.open_keys]
-        batch.read_at = now
-        if wanted:
-            before = engine.kommo_budget.calls
-            batch.leads = dict(engine.kommo.leads_by_id(wanted, with_=_embeds(mapping)))
-            batch.counts["api_calls_kommo"] += engine.kommo_budget.calls - before
-            batch.records = _read_uncertain_records(engine, batch, wanted)
+        for key in batch.open_of("webhook"):
+            pull_webhook(engine, key.partition(":")[2])
+            batch.outcomes[key] = Outcome("done", "pulled")
+        batch.known = engine.journal.load(batch.open_of("lead", "contact", "company"))
+        batch.read_at = engine.seconds()
+        _decide_unread(batch, batch.read_at)
+        leads, strangers = batch.open_of("lead"), batch.open_of("record")
+        if leads or strangers:
+            _read_both(engine, batch, leads, strangers)
+            _name_strangers(engine, batch, strangers)
 
 
-def _embeds(mapping: Mapping) -> tuple[str, ...]:
-    """What a lead answers only when asked (reference kommo 3.2)."""
-    wanted = any(field.source.name == "source" for field in mapping.fields)
-    return ("source_id",) if wanted else ()
+def _decide_unread(batch: Batch, now: float) -> None:
+    for key in batch.open_of("lead", "contact", "company"):
+        known = batch.known[key]
+        wait = _seconds_until_sender_gave_up(known.intents, now)
+        if wait > 0:
+            batch.outcomes[key] = Outcome("released", due_in_seconds=wait)
+        elif not known.intents and _is_stale(batch.events_of(key), known.entry):
+            batch.outcomes[key] = Outcome("done", "stale")
+            batch.counts["skipped_stale"] += 1
 
 
-def _is_stale(events: Sequence[ClaimedEvent], entry: LedgerEntry | None) -> bool:
+def _is_stale(events: Sequence[ClaimedEvent], entry: LedgerEntry) -> bool:
     """Whether all events are older than our last full read (equal is not older: 1 s grains)."""
-    seen = entry.seen_updated_at if entry else None
+    seen = entry.seen_updated_at
     if seen is None:
         return False
     return all(
@@ -63,36 +60,95 @@ def _is_stale(events: Sequence[ClaimedEvent], entry: LedgerEntry | None) -> bool
     )
 
 
-def _seconds_until_sender_gave_up(intents: list[Intent], now: float) -> float:
+def _seconds_until_sender_gave_up(intents: Sequence[Intent], now: float) -> float:
     """A create may have been sent by a run that died: wait until its time-out has passed."""
     creates = [intent.created_at for intent in intents if intent.operation == "create"]
     return max(creates) + CALL_SECONDS_MAX - now if creates else 0.0
 
 
-def _read_uncertain_records(
-    engine: Engine, batch: Batch, lead_ids: list[int]
-) -> dict[int, abc.Mapping[str, Json]]:
-    """Records that a dead run may have created: read by key before anything is created again."""
-    uncertain = [
-        lead_id
-        for lead_id in lead_ids
-        if any(intent.operation == "create" for intent in batch.intents.get(lead_id, []))
-    ]
-    if not uncertain:
-        return {}
+def _read_both(
+    engine: Engine, batch: Batch, leads: Sequence[str], strangers: Sequence[str]
+) -> None:
     mapping = engine.directory.mapping()
-    cells = [mapping.key_cell(lead_id) for lead_id in uncertain]
-    before = engine.airtable_budget.calls
-    found = engine.airtable.records_by_key(mapping.table_id, mapping.key.id, cells)
-    batch.counts["api_calls_airtable"] += engine.airtable_budget.calls - before
-    records: dict[int, abc.Mapping[str, Json]] = {}
+    wanted = [key for key in leads if _wants_record(batch, key, mapping)]
+    ids = [key_id(key) for key in leads]
+    reading = (
+        engine.executor.submit(engine.kommo.leads_by_id, ids, with_=mapping.embeds) if ids else None
+    )
+    try:
+        if wanted or strangers:
+            _read_records(engine, batch, mapping, wanted, strangers)
+    finally:
+        # Both sides' answers are waited for: a call left behind would outlive its batch.
+        found = reading.result() if reading else {}
+    batch.leads = {lead_key(lead_id): lead for lead_id, lead in found.items()}
+
+
+def _wants_record(batch: Batch, key: str, mapping: Mapping) -> bool:
+    """Where Airtable has a say, a person has spoken, or a dead run may have created the record."""
+    known: Known = batch.known[key]
+    return (
+        needs_record(mapping)
+        or known.entry.state != "synced"
+        or any(intent.operation == "create" for intent in known.intents)
+        or any(event.directive for event in batch.events_of(key))
+    )
+
+
+def _read_records(
+    engine: Engine,
+    batch: Batch,
+    mapping: Mapping,
+    leads: Sequence[str],
+    strangers: Sequence[str],
+) -> None:
+    """One request: records by their ids and, known or not, by the leads' keys."""
+    ids = {key: batch.known[key].entry.record_id for key in leads}
+    by_id = [*(id_ for id_ in ids.values() if id_), *(key.partition(":")[2] for key in strangers)]
+    cells = [mapping.key_cell(key_id(key)) for key in leads]
+    found = engine.airtable.find_records(mapping.table_id, by_id, mapping.key.id, cells)
+    by_record_id = {str(record["id"]): record for record in found}
+    by_lead: dict[str, list[Json]] = {}
     for record in found:
         lead_id = mapping.lead_id_of(record["fields"].get(mapping.key.id))
-        if lead_id in records:
-            batch.outcomes[lead_key(lead_id)] = Outcome("dead", error=several_records(lead_id))
-        elif lead_id is not None:
-            records[lead_id] = record
-    return records
+        if lead_id is not None:
+            by_lead.setdefault(lead_key(lead_id), []).append(record)
+    batch.records_read.update(leads)
+    for key in leads:
+        own = by_record_id.get(ids[key] or "")
+        copies = by_lead.get(key, [])
+        if own is not None and own not in copies:
+            batch.outcomes[key] = Outcome("held", error=key_changed(mapping, key, str(own["id"])))
+        elif own is not None:
+            batch.records[key] = own
+        elif len(copies) > 1:
+            batch.outcomes[key] = Outcome("dead", error=several_records(key_id(key)))
+        elif copies:
+            batch.records[key] = copies[0]
+    for key in strangers:
+        record = by_record_id.get(key.partition(":")[2])
+        if record is not None:
+            batch.records[key] = record
+
+
+def _name_strangers(engine: Engine, batch: Batch, strangers: Sequence[str]) -> None:
+    """A record whose lead we did not know goes on under the lead's key, with a lease of its own."""
+    mapping = engine.directory.mapping()
+    moves: dict[str, str] = {}
+    for key in strangers:
+        record = batch.records.get(key)
+        lead_id = mapping.lead_id_of(record["fields"].get(mapping.key.id)) if record else None
+        if record is None:
+            batch.outcomes[key] = Outcome("done", "absent")
+        elif lead_id is None:
+            batch.outcomes[key] = Outcome("done", "unlinked")
+            batch.counts["unlinked"] += 1
+        else:
+            moves[key] = lead_key(lead_id)
+    if moves:
+        engine.inbox.rekey(batch.id, moves)
+        left = {key: told for key, told in batch.claim.events.items() if key not in moves}
+        batch.claim = replace(batch.claim, events=left)
 
 
 def several_records(lead_id: int) -> str:
@@ -100,4 +156,13 @@ def several_records(lead_id: int) -> str:
     return (
         f"Airtable has more than one record with the key {lead_id}; "
         "merge or delete the copies, then retry."
+    )
+
+
+def key_changed(mapping: Mapping, key: str, record_id: str) -> str:
+    """What a person is told of a record that no longer names its lead."""
+    kind, number = key_kind(key), key_id(key)
+    return (
+        f"Record {record_id} of {kind} {number} no longer has its key: somebody changed "
+        f"{mapping.key.name}. Put {number} back, or delete the record, then retry."
     )

@@ -16,6 +16,9 @@ from kommo_airtable_sync.store.settling import Outcome
 
 log = logging.getLogger(__name__)
 
+COUNTED = ("echoes", "loop_breaks", "overwritten", "vanished")
+"""What is counted over all batches, for /metrics."""
+
 
 def settle_batch(engine: Engine, batch: Batch) -> BatchReport:
     """Record how every key ended; leads that an outage left open go back as they were."""
@@ -24,12 +27,12 @@ def settle_batch(engine: Engine, batch: Batch) -> BatchReport:
     outcomes = {key: _with_backoff(batch, key) for key in batch.claim.keys}
     max_attempts = engine.config.realtime.max_attempts
     try:
-        settled_at = engine.inbox.settle(batch.id, outcomes, max_attempts)
+        settled_at = engine.inbox.settle(batch.id, outcomes, max_attempts, batch.directives)
     except LeaseLost as lost:
         # Another run has these keys: what it reads is newer than what we know.
         log.warning("nothing settled: %s", lost)
         engine.batches.pop(batch.id, None)
-        return batch.report(outage="another run has taken these leads")
+        return batch.report(engine.calls, outage="another run has taken these leads")
     latencies = tuple(
         settled_at - event.received_at
         for key, events in batch.claim.events.items()
@@ -40,7 +43,7 @@ def settle_batch(engine: Engine, batch: Batch) -> BatchReport:
     if batch.outage is None:
         lift_pauses(engine, batch)
     engine.batches.pop(batch.id, None)
-    return batch.report(latencies, str(batch.outage) if batch.outage else None)
+    return batch.report(engine.calls, latencies, str(batch.outage) if batch.outage else None)
 
 
 def _with_backoff(batch: Batch, key: str) -> Outcome:
@@ -61,6 +64,7 @@ def _count(
         for key, events in batch.claim.events.items()
         if outcomes[key].state != "released"
     ]
+    increments += [(name, "", batch.counts[name]) for name in COUNTED if batch.counts[name]]
     increments += counters.latency_increments(latencies)
     if increments:
         with engine.database.write() as connection:

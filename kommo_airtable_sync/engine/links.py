@@ -1,0 +1,185 @@
+"""Contacts and companies have records of their own, which must be there before a deal's link.
+
+Each is claimed under its own key, so that two runs never make two records of one client, and goes
+the same way as a lead: read, merged against the ledger, announced, upserted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from kommo_airtable_sync.core.errors import LeadFailed
+from kommo_airtable_sync.core.filters import qualifies
+from kommo_airtable_sync.core.links import LinkMapping, company_id, main_contact_id
+from kommo_airtable_sync.core.schemas import UnknownReference
+from kommo_airtable_sync.core.types import Json, key_id
+from kommo_airtable_sync.engine.batch import Batch, Plan
+from kommo_airtable_sync.engine.braking import brake
+from kommo_airtable_sync.engine.context import LEASE_SECONDS, Engine
+from kommo_airtable_sync.engine.merge import accept
+from kommo_airtable_sync.engine.outage import pausing
+from kommo_airtable_sync.engine.plan import Subject, plan_subject
+from kommo_airtable_sync.engine.sending import Sender, keep_unchanged
+from kommo_airtable_sync.store.settling import Outcome
+
+WAIT_SECONDS = 0.5
+"""A lead waits so long for a contact that another run is just writing."""
+
+
+def link_batch(engine: Engine, batch: Batch) -> None:
+    """Write the contacts and companies that are due or that leads need; then tell the leads."""
+    if batch.outage is not None or batch.linked:
+        return
+    with pausing(engine, batch):
+        mapping = engine.directory.mapping()
+        batch.linked = True
+        needed = {link.kind: _needed(batch, link) for link in mapping.links}
+        _take_unknown(engine, batch, needed)
+        for link in mapping.links:
+            _sync_linked(engine, batch, link)
+        _settle_unlinked(batch)
+        if batch.outage is None:
+            _tell_leads(engine, batch, needed)
+
+
+def _needed(batch: Batch, link: LinkMapping) -> dict[str, str]:
+    """Lead key -> contact or company key."""
+    number = main_contact_id if link.kind == "contact" else company_id
+    found: dict[str, str] = {}
+    for key in batch.open_of("lead"):
+        other = number(batch.leads[key]) if key in batch.leads else None
+        if other is not None:
+            found[key] = f"{link.kind}:{other}"
+    return found
+
+
+def _take_unknown(engine: Engine, batch: Batch, needed: Mapping[str, Mapping[str, str]]) -> None:
+    """Lease the contacts that have no record yet; what another run holds is waited for."""
+    filters = engine.directory.mapping().filters
+    wanted: dict[str, list[str]] = {}
+    for by_lead in needed.values():
+        for lead, other in by_lead.items():
+            synced = bool(batch.known[lead].entry.fields)
+            if qualifies(batch.leads[lead], filters, already_synced=synced).ok:
+                wanted.setdefault(other, []).append(lead)
+    new = [key for key in wanted if key not in batch.known]
+    batch.known.update(engine.journal.load(new))
+    unknown = [
+        key
+        for key in new
+        if batch.known[key].entry.record_id is None and key not in batch.claim.events
+    ]
+    taken = engine.inbox.extend(batch.id, unknown, LEASE_SECONDS) if unknown else {}
+    batch.claim = replace(batch.claim, events={**batch.claim.events, **taken})
+    # What was read before the lease may be what another run has just changed.
+    batch.known.update(engine.journal.load(list(taken)))
+    for key in set(unknown) - taken.keys():
+        for lead in wanted[key]:
+            batch.outcomes[lead] = Outcome("released", due_in_seconds=WAIT_SECONDS)
+
+
+def _sync_linked(engine: Engine, batch: Batch, link: LinkMapping) -> None:
+    keys = [key for key in batch.open_of(link.kind) if key in batch.known]
+    if not keys:
+        return
+    read = engine.kommo.contacts_by_id if link.kind == "contact" else engine.kommo.companies_by_id
+    found = read([key_id(key) for key in keys])
+    for key in keys:
+        entity = found.get(key_id(key))
+        if entity is None:
+            batch.outcomes[key] = Outcome("done", "absent")
+            continue
+        try:
+            _plan_linked(engine, batch, link, key, entity)
+        except (LeadFailed, UnknownReference) as failed:
+            batch.outcomes[key] = Outcome("dead", error=str(failed))
+
+    def on_gone(plan: Plan) -> None:
+        # A person deleted the client's record: deals go on linking to it, so it is made again.
+        batch.known[plan.key] = replace(
+            batch.known[plan.key], entry=replace(plan.entry, record_id=None)
+        )
+        _plan_linked(engine, batch, link, plan.key, found[key_id(plan.key)])
+
+    keep_unchanged(engine, batch)
+    brake(engine, batch)
+    Sender(engine, batch, on_gone=on_gone).run()
+
+
+def _plan_linked(
+    engine: Engine, batch: Batch, link: LinkMapping, key: str, entity: Mapping[str, Json]
+) -> None:
+    known = batch.known[key]
+    subject = Subject(
+        key=key,
+        table=link.mapping,
+        fields=link.mapping.fields,
+        lead=entity,
+        known=known,
+        entry=known.entry,
+        record=None,
+        read=False,
+        events=batch.events_of(key),
+        now=engine.clock.now(),
+        final=True,
+    )
+    accept(batch, plan_subject(subject, batch), known_writes=bool(known.recent))
+
+
+def _settle_unlinked(batch: Batch) -> None:
+    """Contacts that no link asks for any more, since sync.yaml changed."""
+    for key in batch.open_of("contact", "company"):
+        batch.outcomes[key] = Outcome("done", "ignored")
+
+
+def _tell_leads(engine: Engine, batch: Batch, needed: Mapping[str, Mapping[str, str]]) -> None:
+    """Give each lead the record ids, and the names, behind its contact and company."""
+    fresh = engine.journal.load(
+        [key for by_lead in needed.values() for key in by_lead.values() if key in batch.claim.events]
+    )
+    batch.known.update(fresh)
+    for key in batch.open_of("lead"):
+        lead = batch.leads.get(key)
+        if lead is None:
+            continue
+        linked = {
+            link.attribute: _record_behind(batch, key, link, needed[link.kind].get(key))
+            for link in engine.directory.mapping().links
+        }
+        batch.leads[key] = {**lead, "_linked": linked}
+    if engine.directory.mapping().needs_names:
+        _tell_names(engine, batch)
+
+
+def _record_behind(batch: Batch, lead: str, link: LinkMapping, other: str | None) -> str | None:
+    """The record id; one that could not be written leaves the deal's link as it was."""
+    if other is None or other not in batch.known:
+        return None
+    record_id = batch.known[other].entry.record_id
+    agreed = batch.known[lead].entry.fields.get(link.target.id)
+    if record_id is None and agreed is not None and isinstance(agreed.kommo, frozenset):
+        return next(iter(agreed.kommo), None)
+    return record_id
+
+
+def _tell_names(engine: Engine, batch: Batch) -> None:
+    leads = [key for key in batch.open_of("lead") if key in batch.leads]
+    contacts = {key: main_contact_id(batch.leads[key]) for key in leads}
+    companies = {key: company_id(batch.leads[key]) for key in leads}
+    people = _names(engine.kommo.contacts_by_id(_present(contacts.values())))
+    firms = _names(engine.kommo.companies_by_id(_present(companies.values())))
+    for key in leads:
+        names = {
+            "main_contact": people.get(contacts[key] or 0),
+            "company": firms.get(companies[key] or 0),
+        }
+        batch.leads[key] = {**batch.leads[key], "_names": names}
+
+
+def _present(ids: object) -> Sequence[int]:
+    return sorted({id_ for id_ in ids if id_ is not None})  # type: ignore[attr-defined]
+
+
+def _names(found: Mapping[int, Mapping[str, Json]]) -> dict[int, str]:
+    return {id_: str(entity.get("name") or "") for id_, entity in found.items()}

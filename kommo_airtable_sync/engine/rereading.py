@@ -1,0 +1,20 @@
+"""What was read too long ago is read again before it is written (design 3.3)."""
+
+from __future__ import annotations
+
+from kommo_airtable_sync.engine.batch import Batch
+from kommo_airtable_sync.engine.context import READ_AGE_SECONDS_MAX, Engine
+from kommo_airtable_sync.engine.links import link_batch
+from kommo_airtable_sync.engine.merge import merge_batch
+from kommo_airtable_sync.engine.read import read_batch
+
+
+def read_again_if_old(engine: Engine, batch: Batch) -> bool:
+    """Read and merge what is still open anew, if it was read too long ago; whether it was."""
+    if batch.read_at is None or engine.seconds() - batch.read_at <= READ_AGE_SECONDS_MAX:
+        return False
+    batch.forget_reading()
+    read_batch(engine, batch)
+    link_batch(engine, batch)
+    merge_batch(engine, batch)
+    return True

@@ -75,6 +75,7 @@ class Batch:
         patches: to be written to Kommo.
         unchanged: what is in step, with what was learnt of it.
         directives: event id -> what became of a person's choice.
+        remarks: what could not be done for a lead beside its own fields, a sentence each.
         trashed: leads that Kommo shows among the deleted ones.
         schemas_read: they were read again for this batch.
     """
@@ -95,6 +96,7 @@ class Batch:
     links: list[tuple[str, str | None, str]] = field(
         default_factory=list[tuple[str, str | None, str]]
     )
+    remarks: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     trashed: set[str] = field(default_factory=set[str])
     read_at: float | None = None
     linked: bool = False

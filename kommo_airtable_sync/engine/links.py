@@ -13,7 +13,8 @@ from kommo_airtable_sync.core.errors import LeadFailed
 from kommo_airtable_sync.core.filters import qualifies
 from kommo_airtable_sync.core.links import LinkMapping, company_id, main_contact_id
 from kommo_airtable_sync.core.schemas import UnknownReference
-from kommo_airtable_sync.core.types import Json, key_id
+from kommo_airtable_sync.core.sources import embedded
+from kommo_airtable_sync.core.types import IncomingEvent, Json, key_id, key_kind, lead_key
 from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.braking import brake
 from kommo_airtable_sync.engine.context import LEASE_SECONDS, Engine
@@ -35,6 +36,8 @@ def link_batch(engine: Engine, batch: Batch) -> None:
         mapping = engine.directory.mapping()
         batch.linked = True
         needed = {link.kind: _needed(batch, link) for link in mapping.links}
+        if mapping.needs_names:
+            _ask_for_their_leads(engine, batch)
         _take_unknown(engine, batch, needed)
         for link in mapping.links:
             _sync_linked(engine, batch, link)
@@ -127,6 +130,22 @@ def _plan_linked(
     accept(batch, plan_subject(subject, batch), known_writes=bool(known.recent))
 
 
+def _ask_for_their_leads(engine: Engine, batch: Batch) -> None:
+    """Deals show the names of these: what was told of a client concerns its deals."""
+    told = [key for key in batch.open_of("contact", "company") if batch.events_of(key)]
+    for kind in ("contact", "company"):
+        ids = [key_id(key) for key in told if key_kind(key) == kind]
+        read = engine.kommo.contacts_by_id if kind == "contact" else engine.kommo.companies_by_id
+        found = read(ids, with_=("leads",)) if ids else {}
+        leads = {int(lead["id"]) for one in found.values() for lead in embedded(one, "leads")}
+        engine.inbox.receive(
+            [
+                IncomingEvent(lead_key(lead_id), "kommo", kind, always_read=True)
+                for lead_id in sorted(leads)
+            ]
+        )
+
+
 def _settle_unlinked(batch: Batch) -> None:
     """Contacts that no link asks for any more, since sync.yaml changed."""
     for key in batch.open_of("contact", "company"):
@@ -153,14 +172,18 @@ def _tell_leads(engine: Engine, batch: Batch, needed: Mapping[str, Mapping[str, 
 
 
 def _record_behind(batch: Batch, lead: str, link: LinkMapping, other: str | None) -> str | None:
-    """The record id; one that could not be written leaves the deal's link as it was."""
+    """The record id; one that could not be written leaves the deal's link as it was, and is told."""
     if other is None or other not in batch.known:
         return None
     record_id = batch.known[other].entry.record_id
+    if record_id is not None:
+        return record_id
+    failed = batch.outcomes.get(other)
+    reason = (failed and failed.error) or "it is not in Kommo any more"
+    batch.remarks.setdefault(lead, []).append(f"{link.target.name}: {other}: {reason}")
     agreed = batch.known[lead].entry.fields.get(link.target.id)
-    if record_id is None and agreed is not None and isinstance(agreed.kommo, frozenset):
-        return next(iter(agreed.kommo), None)
-    return record_id
+    kept = agreed.kommo if agreed is not None else None
+    return next(iter(kept), None) if isinstance(kept, frozenset) else None
 
 
 def _tell_names(engine: Engine, batch: Batch) -> None:

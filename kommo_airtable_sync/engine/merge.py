@@ -97,6 +97,7 @@ def _merge(engine: Engine, batch: Batch, key: str, *, final: bool) -> None:
         own_user_id=mapping.own_user_id,
     )
     plan = plan_subject(subject, batch)
+    plan = replace(plan, problems=(*plan.problems, *batch.remarks.get(key, ())))
     text = status_text(
         [(held.reason, held.field_name) for held in plan.held],
         refused=[each.name for each in fields if each.id in plan.unsettled and plan.problems],

@@ -50,7 +50,7 @@ def _with_backoff(batch: Batch, key: str) -> Outcome:
     outcome = batch.outcomes[key]
     if outcome.state != "retry":
         return outcome
-    attempts = max(event.attempts for event in batch.claim.events[key])
+    attempts = max((event.attempts for event in batch.claim.events[key]), default=0)
     # Not for secrets: jitter keeps a crowd of retries from arriving together.
     wait = retry_seconds(attempts, random.random())  # noqa: S311
     return Outcome("retry", outcome.outcome, outcome.error, wait)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -20,7 +21,7 @@ import yaml
 from kommo_airtable_sync.airtable.client import AirtableClient
 from kommo_airtable_sync.core.config import parse_config
 from kommo_airtable_sync.core.mapping import Mapping as FieldMappings
-from kommo_airtable_sync.core.types import LIVE, IncomingEvent, Priority
+from kommo_airtable_sync.core.types import LIVE, IncomingEvent, Priority, lead_key
 from kommo_airtable_sync.engine.batch import BatchReport
 from kommo_airtable_sync.engine.claim import claim_batch
 from kommo_airtable_sync.engine.context import Engine
@@ -48,12 +49,33 @@ from tests.wire import Wire, body_of
 KOMMO_URL = "https://sandbox.kommo.com"
 AIRTABLE_URL = "https://api.airtable.com"
 HOOK_URL = "https://sync.example.com/hooks/kommo/a-secret-for-tests"
+AUTOMATION_URL = "https://sync.example.com/hooks/airtable"
 HOOKS = ("add_lead", "update_lead", "delete_lead", "restore_lead", "status_lead",
          "responsible_lead")  # fmt: skip
 LATENCY_SECONDS = 0.12
 EXAMPLE = Path(__file__).parent.parent / "sync.example.yaml"
 
 Json = Any
+
+
+class Inline(Executor):
+    """Makes each call at once, where it is asked for: one thread, one order."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def fields_with(**changes: Mapping[str, Json]) -> list[Json]:
+    """The example's ``fields``, some with other keys: ``fields_with(Amount={"owner": "both"})``."""
+    whole = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))["fields"]
+    by_name = {name.replace("_", " "): change for name, change in changes.items()}
+    known = [{**each, **by_name.pop(each["airtable"], {})} for each in whole]
+    return known + [{"airtable": name, **change} for name, change in by_name.items()]
 
 
 def config_text(**parts: Json) -> str:
@@ -90,6 +112,8 @@ class World:
         self.inbox, self.journal = Inbox(database), Journal(database)
         self.engine = self.new_engine()
         self.engine.kommo.subscribe(HOOK_URL, HOOKS)
+        automation = {"url": AUTOMATION_URL, "secret": "a-secret-for-tests"}
+        self._in_airtable("POST", "automations", automation)
 
     def close(self) -> None:
         self.limiter.close()
@@ -129,6 +153,8 @@ class World:
             directory=Directory(
                 self.config, kommo, airtable, documents, kommo_url=KOMMO_URL, base_id=BASE_ID
             ),
+            executor=Inline(),
+            enrichers=load_enrichers(self.config.enrich),
         )
 
     def _begin_kommo(self, request: requests.PreparedRequest) -> tuple[float, Callable[[], Any]]:
@@ -238,13 +264,23 @@ class World:
     def receive(self, bodies: Iterable[bytes]) -> None:
         """As the receiver does: each body is stored before it is answered."""
         for body in bodies:
-            self.inbox.receive(kommo_events(body, links=False))
+            self.inbox.receive(kommo_events(body, links=bool(self.config.links)))
 
     def deliver_hooks(self) -> int:
-        """Post Kommo's due webhooks to the receiver; how many."""
+        """Post Kommo's due webhooks and Airtable's due automations to the receiver; how many."""
         bodies = self.take_hooks()
         self.receive(bodies)
-        return len(bodies)
+        scripts = self.take_automations()
+        for body in scripts:
+            self.inbox.receive(airtable_events(body))
+        return len(bodies) + len(scripts)
+
+    def take_automations(self) -> list[bytes]:
+        """What Airtable's automations have to tell; each runs once, whatever becomes of it."""
+        taken = self.airtable.take_due_hooks()
+        for delivery in taken:
+            self.airtable.settle_hook(delivery, 200, self.clock.now().timestamp())
+        return [delivery.body for delivery in taken if delivery.kind == "automation"]
 
     def hint(self, lead_id: int, priority: Priority = LIVE, *, always_read: bool = True) -> None:
         """Somebody other than Kommo says that the lead may have changed."""
@@ -335,8 +371,8 @@ class World:
             rows = connection.execute(sa.select(journal).where(wanted).order_by(journal.c.id))
             return list(rows.all())
 
-    def ledger(self, lead_id: int) -> LedgerEntry | None:
-        return self.journal.load([lead_id])[0].get(lead_id)
+    def ledger(self, lead_id: int) -> LedgerEntry:
+        return self.journal.load([lead_key(lead_id)])[lead_key(lead_id)].entry
 
     def assert_in_step(self, lead_ids: Iterable[int]) -> None:
         """Nothing waits or is open, and each lead has one record that shows it, as the ledger says."""
@@ -347,7 +383,6 @@ class World:
         assert sorted(records) == sorted(lead_ids)
         for lead_id, record in records.items():
             entry = self.ledger(lead_id)
-            assert entry is not None
             assert entry.record_id == record["id"]
             for field in mapping.fields:
                 wanted = field.from_kommo(self.lead(lead_id), final=True)

@@ -1,0 +1,277 @@
+"""People on both sides: what each edits reaches the other, by the rules, and nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from kommo_airtable_sync.core.types import IncomingEvent
+from tests.simulated import World, fields_with
+
+TWO_WAY: dict[str, dict[str, Any]] = {
+    "Deal_Name": {"owner": "both", "on_conflict": "airtable"},
+    "Stage": {"owner": "both", "on_conflict": "kommo"},
+    "Amount": {"owner": "both", "on_conflict": "kommo"},
+    "Manager": {"owner": "both", "on_conflict": "hold"},
+    "Tags": {"owner": "both"},
+    "Seats": {"owner": "airtable"},
+    "Region": {"owner": "both", "on_conflict": "newest"},
+    "Notes": {"owner": "both", "on_conflict": "hold"},
+    "VIP": {"owner": "airtable"},
+}
+Make = Callable[..., World]
+
+
+@pytest.fixture
+def world(new_world: Make) -> World:
+    return new_world(
+        fields=fields_with(**TWO_WAY),
+        airtable={"table": "Deals", "key_field": "Kommo Deal ID", "status_field": "Sync Status"},
+    )
+
+
+@pytest.fixture
+def lead(world: World) -> int:
+    """One deal, on both sides, long enough ago."""
+    lead_id = world.add_lead(name="Deal", price=10)
+    settle(world)
+    return lead_id
+
+
+def settle(world: World) -> None:
+    """Until nobody has anything to tell any more."""
+    for _ in range(20):
+        world.clock.advance(2)
+        if not world.deliver_hooks() and world.next_due_at() is None:
+            return
+        world.work(patience=30)
+    raise AssertionError("it does not come to rest")
+
+
+def record_id(world: World, lead: int) -> str:
+    return str(world.by_lead()[lead]["id"])
+
+
+def in_kommo(world: World, lead: int, name: str) -> Any:
+    """A field's value in Kommo as the mapping reads it."""
+    mapping = world.engine.directory.mapping()
+    field = next(each for each in mapping.fields if each.name == name)
+    return field.from_kommo(world.lead(lead), final=True)
+
+
+def test_an_edit_in_airtable_is_in_kommo_and_the_echo_writes_nothing(world: World, lead: int):
+    world.edit_record(record_id(world, lead), Amount=25.0, Seats=7)
+    settle(world)
+    assert world.lead(lead)["price"] == 25
+    assert in_kommo(world, lead, "Seats") == 7
+    assert world.calls("kommo", method="PATCH") == 1
+    world.assert_in_step([lead])
+
+
+def test_edits_of_different_fields_in_the_same_second_both_survive_on_both_sides(
+    world: World, lead: int
+):
+    world.edit_lead(lead, name="Renamed in Kommo")
+    world.edit_record(record_id(world, lead), Amount=99.0)
+    settle(world)
+    assert (world.lead(lead)["name"], world.lead(lead)["price"]) == ("Renamed in Kommo", 99)
+    shown = world.record(lead)
+    assert (shown["Deal Name"], shown["Amount"]) == ("Renamed in Kommo", 99)
+    world.assert_in_step([lead])
+
+
+@pytest.mark.parametrize(
+    ("name", "kommo", "airtable", "winner"),
+    [("Amount", {"price": 11}, 22.0, 11), ("Deal Name", {"name": "K"}, "A", "A")],
+)
+def test_of_two_edits_of_one_field_the_rule_chooses_and_the_loser_is_in_the_journal(
+    world: World, lead: int, name: str, kommo: dict[str, Any], airtable: Any, winner: Any
+):
+    world.edit_lead(lead, **kommo)
+    world.edit_record(record_id(world, lead), **{name.replace(" ", "_"): airtable})
+    settle(world)
+    assert world.record(lead)[name] == winner
+    assert in_kommo(world, lead, name) == winner
+    loser = next(iter(kommo.values())) if winner == airtable else airtable
+    rows = [row for row in world.journal_rows("done") if row.field_name == name]
+    assert str(loser).split(".")[0] in str(rows[-1].before)
+    assert rows[-1].rule.startswith("conflict_")
+
+
+def test_two_people_each_add_a_tag_and_both_stay(world: World, lead: int):
+    world.edit_lead(lead, _embedded={"tags": [{"name": "hot"}]})
+    settle(world)
+    world.edit_lead(lead, _embedded={"tags": [{"name": "hot"}, {"name": "partner"}]})
+    world.edit_record(record_id(world, lead), Tags=["hot", "newsletter"])
+    settle(world)
+    everyone = {"hot", "partner", "newsletter"}
+    assert set(world.record(lead)["Tags"]) == everyone
+    assert in_kommo(world, lead, "Tags") == everyone
+    world.assert_in_step([lead])
+
+
+def test_a_held_conflict_waits_for_a_person_and_is_shown(world: World, lead: int):
+    world.edit_lead(lead, custom_fields_values=[text_field(world, "Notes", "from sales")])
+    world.edit_record(record_id(world, lead), Notes="from operations")
+    settle(world)
+    assert (in_kommo(world, lead, "Notes"), world.record(lead)["Notes"]) == (
+        "from sales",
+        "from operations",
+    )
+    assert world.record(lead)["Sync Status"] == "conflict: Notes"
+    (held,) = world.journal.load([f"lead:{lead}"])[f"lead:{lead}"].held.values()
+    assert (held.kommo, held.airtable, held.reason) == ("from sales", "from operations", "conflict")
+    # The other fields go on.
+    world.edit_record(record_id(world, lead), Amount=5.0)
+    settle(world)
+    assert world.lead(lead)["price"] == 5
+    resolve(world, lead, held, "airtable")
+    settle(world)
+    assert in_kommo(world, lead, "Notes") == world.record(lead)["Notes"] == "from operations"
+    assert world.record(lead)["Sync Status"] == "ok"
+    assert not world.journal.load([f"lead:{lead}"])[f"lead:{lead}"].held
+    world.assert_in_step([lead])
+
+
+def test_a_choice_is_refused_if_somebody_has_edited_since(world: World, lead: int):
+    world.edit_lead(lead, custom_fields_values=[text_field(world, "Notes", "from sales")])
+    world.edit_record(record_id(world, lead), Notes="from operations")
+    settle(world)
+    (held,) = world.journal.load([f"lead:{lead}"])[f"lead:{lead}"].held.values()
+    world.edit_record(record_id(world, lead), Notes="from operations, later")
+    resolve(world, lead, held, "kommo")
+    settle(world)
+    assert world.record(lead)["Notes"] == "from operations, later"
+    assert in_kommo(world, lead, "Notes") == "from sales"
+    (directive,) = [event for event in world.events() if event.source == "resolve"]
+    assert str(directive.outcome).startswith("refused")
+
+
+def test_newest_takes_the_later_of_two_edits(world: World, lead: int):
+    world.edit_lead(lead, custom_fields_values=[enum_field(world, "Region", "EU")])
+    world.clock.advance(10)
+    world.edit_record(record_id(world, lead), Region="UK")
+    settle(world)
+    assert in_kommo(world, lead, "Region") == world.record(lead)["Region"] == "UK"
+    world.edit_record(record_id(world, lead), Region="US")
+    world.clock.advance(10)
+    world.edit_lead(lead, custom_fields_values=[enum_field(world, "Region", "EU")])
+    settle(world)
+    assert in_kommo(world, lead, "Region") == world.record(lead)["Region"] == "EU"
+
+
+def test_an_unknown_stage_is_refused_by_name_and_the_other_fields_are_written(
+    world: World, lead: int
+):
+    world.add_option("Stage", "Nirvana")
+    world.edit_record(record_id(world, lead), Stage="Nirvana", Amount=77.0)
+    settle(world)
+    assert world.lead(lead)["price"] == 77
+    (error,) = set(world.errors())
+    assert "Nirvana" in error
+    assert "Qualified" in error
+    assert world.record(lead)["Sync Status"] == "refused: Stage"
+
+
+def test_a_stage_chosen_in_airtable_becomes_pipeline_and_status(world: World, lead: int):
+    world.edit_record(record_id(world, lead), Stage="Won")
+    settle(world)
+    assert world.lead(lead)["status_id"] == 142
+    assert world.record(lead)["Stage"] == "Won"
+    world.assert_in_step([lead])
+
+
+def test_a_value_that_kommo_refuses_is_told_and_the_neighbours_are_written(
+    world: World, lead: int
+):
+    others = world.add_leads([{"name": f"Deal {n}", "price": 1} for n in range(3)])
+    settle(world)
+    world.fail("kommo", "refuse", match={"method": "PATCH"}, times=0) if False else None
+    by_lead = world.by_lead()
+    for other in others:
+        world.edit_record(by_lead[other]["id"], Amount=50.0)
+    world.edit_record(by_lead[lead]["id"], Deal_Name="")
+    settle(world)
+    assert [world.lead(other)["price"] for other in others] == [50, 50, 50]
+    assert any("Deal Name" in error for error in world.errors())
+
+
+def test_a_record_made_by_hand_without_a_key_is_no_lead(world: World, lead: int):
+    world.add_record(Deal_Name="Typed by hand")
+    world.deliver_hooks()
+    world.work()
+    assert [event.outcome for event in world.events("done")][-1] == "unlinked"
+    assert len(world.kommo.rows["leads"]) == 1
+
+
+def test_a_record_with_the_key_of_a_known_lead_that_lost_its_key_is_held(world: World, lead: int):
+    world.edit_record(record_id(world, lead), Kommo_Deal_ID=999_999)
+    world.edit_lead(lead, price=12)
+    world.deliver_hooks()
+    world.work(patience=30)
+    assert any("no longer has its key" in str(event.error) for event in world.events("held"))
+
+
+def test_a_lead_met_for_the_first_time_takes_nothing_from_a_blank(world: World):
+    lead = world.add_lead(name="New", price=0)
+    world.add_record(Kommo_Deal_ID=lead, Seats=4, Notes="typed before")
+    settle(world)
+    assert in_kommo(world, lead, "Seats") == 4
+    assert in_kommo(world, lead, "Notes") == "typed before"
+    assert world.record(lead)["Deal Name"] == "New"
+    assert len(world.records()) == 1
+
+
+def test_a_record_deleted_by_a_person_comes_back_with_its_own_values(world: World, lead: int):
+    world.edit_record(record_id(world, lead), Seats=9)
+    settle(world)
+    world.delete_record(record_id(world, lead))
+    world.edit_lead(lead, price=13)
+    settle(world)
+    assert (world.record(lead)["Amount"], world.record(lead)["Seats"]) == (13, 9)
+    assert in_kommo(world, lead, "Seats") == 9
+
+
+def test_a_write_whose_answer_is_lost_is_not_taken_for_a_persons_edit(world: World, lead: int):
+    world.edit_record(record_id(world, lead), Amount=40.0)
+    world.fail("kommo", "drop_after", match="leads", method="PATCH", times=1)
+    world.deliver_hooks()
+    world.work()
+    world.edit_record(record_id(world, lead), Amount=41.0)
+    settle(world)
+    assert world.lead(lead)["price"] == 41
+    assert world.record(lead)["Amount"] == 41
+    world.assert_in_step([lead])
+
+
+# ---------------------------------------------------------------------- by hand
+
+
+def custom_field(world: World, name: str) -> dict[str, Any]:
+    return next(each for each in world.engine.kommo.lead_custom_fields() if each["name"] == name)
+
+
+def text_field(world: World, name: str, text: str) -> dict[str, Any]:
+    return {"field_id": custom_field(world, name)["id"], "values": [{"value": text}]}
+
+
+def enum_field(world: World, name: str, choice: str) -> dict[str, Any]:
+    field = custom_field(world, name)
+    enum = next(each for each in field["enums"] if each["value"] == choice)
+    return {"field_id": field["id"], "values": [{"enum_id": enum["id"]}]}
+
+
+def resolve(world: World, lead: int, held: Any, use: str) -> None:
+    directive = {
+        "field": held.field,
+        "kommo": held.kommo,
+        "airtable": held.airtable,
+        "use": use,
+        "actor": "test",
+    }
+    event = IncomingEvent(
+        f"lead:{lead}", "resolve", "resolve", always_read=True, directive=directive
+    )
+    world.inbox.receive([event])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
 from kommo_airtable_sync.core.enrichment import enriched_fields
 from kommo_airtable_sync.core.errors import LeadFailed
 from kommo_airtable_sync.core.field_mapping import OptionMissing
 from kommo_airtable_sync.core.filters import qualifies
-from kommo_airtable_sync.core.mapping import Mapping as TableMapping
 from kommo_airtable_sync.core.schemas import UnknownReference
 from kommo_airtable_sync.core.status import status_text
 from kommo_airtable_sync.core.types import Json
@@ -67,7 +67,7 @@ def _merge(engine: Engine, batch: Batch, key: str, *, final: bool) -> None:
     mapping = engine.directory.mapping()
     known = batch.known[key]
     record = batch.records.get(key)
-    entry = replace(known.entry, seen_updated_at=_seconds(lead.get("updated_at")))
+    entry = replace(known.entry, seen_updated_at=updated_at(lead))
     if record is not None:
         entry = replace(entry, record_id=str(record["id"]))
     verdict = qualifies(lead, mapping.filters, already_synced=bool(entry.fields))
@@ -98,6 +98,10 @@ def _merge(engine: Engine, batch: Batch, key: str, *, final: bool) -> None:
     )
     plan = plan_subject(subject, batch)
     plan = replace(plan, problems=(*plan.problems, *batch.remarks.get(key, ())))
+    if plan.item or plan.problems:
+        # Not seen to the end: what we were told must not look old when it is tried again.
+        unseen = replace(plan.entry, seen_updated_at=known.entry.seen_updated_at)
+        plan = replace(plan, entry=unseen)
     text = status_text(
         [(held.reason, held.field_name) for held in plan.held],
         refused=[each.name for each in fields if each.id in plan.unsettled and plan.problems],
@@ -134,14 +138,7 @@ def ended(plan: Plan, outcome: str) -> Outcome:
     return Outcome("done", outcome)
 
 
-def _seconds(at: Json) -> float | None:
+def updated_at(lead: Mapping[str, Json]) -> float | None:
+    """When Kommo says the lead was changed last, seconds since the epoch."""
+    at = lead.get("updated_at")
     return float(at) if isinstance(at, (int, float)) else None
-
-
-def mapping_of(engine: Engine, key: str) -> TableMapping:
-    """The mapping of the table in which a lead, contact or company has its record."""
-    mapping = engine.directory.mapping()
-    for link in mapping.links:
-        if key.startswith(f"{link.kind}:"):
-            return link.mapping
-    return mapping

@@ -15,7 +15,7 @@ from kommo_airtable_sync.core.errors import (
 from kommo_airtable_sync.core.types import Json, key_id
 from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.context import CALL_SECONDS_MAX, LEADS_PER_PATCH, Engine
-from kommo_airtable_sync.engine.merge import ended
+from kommo_airtable_sync.engine.merge import ended, updated_at
 from kommo_airtable_sync.engine.outage import pausing
 from kommo_airtable_sync.engine.plan import agreed_after_kommo
 from kommo_airtable_sync.engine.rereading import read_again_if_old
@@ -74,10 +74,12 @@ def _acknowledge(
     written_at = {answer.get("id"): answer.get("updated_at") for answer in answers}
     done: list[Acknowledged] = []
     for plan in plans:
-        after = patched(batch.leads[plan.key], dict(plan.item))
         at = written_at.get(key_id(plan.key))
+        lead = batch.leads[plan.key]
+        after = patched(lead, dict(plan.item))
         entry = replace(
             plan.entry,
+            seen_updated_at=plan.entry.seen_updated_at if plan.problems else updated_at(lead),
             fields=agreed_after_kommo(plan, after),
             written_at=float(at) if isinstance(at, (int, float)) else None,
         )

@@ -10,7 +10,7 @@ from kommo_airtable_sync.core import mapping as core_mapping
 from kommo_airtable_sync.core.errors import LeadFailed
 from kommo_airtable_sync.core.field_mapping import FieldMapping, OptionMissing
 from kommo_airtable_sync.core.filters import qualifies
-from kommo_airtable_sync.core.merge import MISSING, UNREAD, Absent, Decision, merge_field
+from kommo_airtable_sync.core.merge import MISSING, UNREAD, Absent, Decision, Sent, merge_field
 from kommo_airtable_sync.core.schemas import UnknownReference
 from kommo_airtable_sync.core.types import Canonical, Json, key_id
 from kommo_airtable_sync.engine.batch import Batch, PlannedRow
@@ -172,7 +172,9 @@ def _decide(
         airtable=airtable,
         bases=[(agreed.kommo, agreed.airtable)] if agreed is not None and known else [],
         intents=[
-            (intent.after, intent.after) for intent in open_intents if intent.field == field.id
+            Sent(intent.side, intent.before, (intent.after, intent.after))
+            for intent in open_intents
+            if intent.field == field.id
         ],
     )
 

@@ -21,6 +21,31 @@ from kommo_airtable_sync.core.types import Canonical
 Agreed = tuple[Canonical, Canonical]
 """What was observed when both sides agreed: (Kommo's value, Airtable's value)."""
 
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An open intent: a write that may or may not have arrived.
+
+    Args:
+        side: it was sent to.
+        before: what that side showed when the write was decided; while it still does, the write
+            has not arrived. (Somebody who undoes an arrived write by hand looks just the same.)
+        agreed: the pair that it was to bring about.
+    """
+
+    side: Side
+    before: Canonical
+    agreed: Agreed
+
+    def target(self, pair: Agreed) -> Canonical:
+        """Of a pair, the value of the side that it was sent to."""
+        return pair[0] if self.side == "kommo" else pair[1]
+
+    def origin(self, pair: Agreed) -> Canonical:
+        """Of a pair, the value of the side that it came from."""
+        return pair[1] if self.side == "kommo" else pair[0]
+
+
 Times = tuple[datetime | None, datetime | None]
 """The latest human change in (Kommo, Airtable)."""
 
@@ -98,8 +123,7 @@ def merge_field(
     kommo: Canonical,
     airtable: Canonical | Absent,
     bases: Sequence[Agreed] = (),
-    intents: Sequence[Agreed] = (),
-    intents_to: Side = "airtable",
+    intents: Sequence[Sent] = (),
     kommo_at: datetime | None = None,
     airtable_at: datetime | None = None,
 ) -> Decision:
@@ -111,10 +135,7 @@ def merge_field(
         kommo: as read, in the terms of the Airtable field.
         airtable: as read, or `UNREAD` (only if Kommo owns the field), or `MISSING`.
         bases: the ledger's pair for this mapping and record; empty at a first meeting.
-        intents: the pairs that open intents were to bring about, oldest first. One counts as
-            agreed only if the side it was sent to shows its value: else it did not arrive, and
-            then that side's old value is no person's edit.
-        intents_to: the side that they were sent to.
+        intents: of this field, to either side, oldest first.
         kommo_at: the latest human change in Kommo, aware UTC, for ``newest``.
         airtable_at: the same in Airtable.
 
@@ -128,28 +149,48 @@ def merge_field(
     if same(kommo, airtable):
         return Decision("in_step", agree=True)
     times = (kommo_at, airtable_at)
-    base = _base(kommo, airtable, bases, intents, intents_to)
+    sets = owner == "both" and (isinstance(kommo, frozenset) or isinstance(airtable, frozenset))
+    base = (_base_of_sets if sets else _base)((kommo, airtable), bases, intents)
     if base is None:
         return _first_meeting(owner, on_conflict, kommo, airtable, times)
     return _against(base, owner, on_conflict, kommo, airtable, times)
 
 
-def _base(
-    kommo: Canonical,
-    airtable: Canonical,
-    bases: Sequence[Agreed],
-    intents: Sequence[Agreed],
-    intents_to: Side,
-) -> Agreed | None:
-    """The agreement to compare with: the latest one that still shows, else the ledger's."""
-    latest_first = [*reversed(intents), *reversed(bases)]
-    for pair in latest_first:
-        if same(kommo, pair[0]) and same(airtable, pair[1]):
-            return pair
-    for pair in latest_first:
-        if same(*((kommo, pair[0]) if intents_to == "kommo" else (airtable, pair[1]))):
-            return pair
+def _base(now: Agreed, bases: Sequence[Agreed], intents: Sequence[Sent]) -> Agreed | None:
+    """The agreement to compare with: a write's that arrived, else the ledger's.
+
+    A side that shows neither what it had before a write nor what the write was to make of it has
+    been edited since: then the write counts as arrived, so that the edit is one of that side
+    alone. Before a first agreement that holds only while the other side stands by its value.
+    """
+    latest_first = intents[::-1]
+    for sent in latest_first:
+        if same(sent.target(now), sent.target(sent.agreed)):
+            return sent.agreed
+    for sent in latest_first:
+        stands = same(sent.origin(now), sent.origin(sent.agreed))
+        if not same(sent.target(now), sent.before) and (bases or stands):
+            return sent.agreed
     return bases[0] if bases else None
+
+
+def _base_of_sets(now: Agreed, bases: Sequence[Agreed], intents: Sequence[Sent]) -> Agreed | None:
+    """The same element by element: of a write that changed several, each counts for itself.
+
+    So what a write took to one side is no edit there, and what the other side has still to get
+    of the same merge is not taken for removed from it.
+    """
+    if not bases and all(same(sent.target(now), sent.before) for sent in intents):
+        return None
+    both_had = [_set(sent.before) & _set(sent.target(sent.agreed)) for sent in intents[:1]]
+    base_kommo, base_airtable = map(_set, bases[0] if bases else both_had * 2)
+    for sent in intents:
+        shown, before = _set(sent.target(now)), _set(sent.before)
+        after = _set(sent.target(sent.agreed))
+        added, removed = (after - before) & shown, (before - after) - shown
+        base_kommo = (base_kommo | added) - removed
+        base_airtable = (base_airtable | added) - removed
+    return base_kommo, base_airtable
 
 
 def _against(
@@ -245,19 +286,20 @@ def _newest(kommo: Canonical, airtable: Canonical, times: Times) -> Decision:
 
 
 def _unread(
-    owner: Owner, kommo: Canonical, bases: Sequence[Agreed], intents: Sequence[Agreed]
+    owner: Owner, kommo: Canonical, bases: Sequence[Agreed], intents: Sequence[Sent]
 ) -> Decision:
     """Airtable as the ledger has it, and where an open intent leaves doubt, Kommo's value again."""
     if owner != "kommo":
         message = f"a field owned by {owner} cannot be merged without its record"
         raise ValueError(message)
-    if not bases and not intents:
+    doubtful = [sent.agreed for sent in intents if sent.side == "airtable"]
+    if not bases and not doubtful:
         if is_blank(kommo):
             return Decision("first_meeting_kept", agree=True)
         return _to_airtable(kommo, "first_meeting")
     if bases and not same(kommo, bases[0][0]):
         return _to_airtable(kommo, "kommo_changed")
-    if bases and all(same(kommo, pair[0]) for pair in (*bases, *intents)):
+    if bases and all(same(kommo, pair[0]) for pair in (*bases, *doubtful)):
         return Decision("unchanged", agree=True)
     return _to_airtable(kommo, "intent_open")
 

@@ -13,6 +13,7 @@ from kommo_airtable_sync.core.merge import (
     MISSING,
     UNREAD,
     Decision,
+    Sent,
     merge_field,
     needs_record,
 )
@@ -38,6 +39,14 @@ def to_airtable(value, rule) -> Decision:
 
 def to_kommo(value, rule) -> Decision:
     return Decision(rule, write_kommo=True, kommo_value=value)
+
+
+def sent_airtable(before, after) -> Sent:
+    return Sent("airtable", before, (after, after))
+
+
+def sent_kommo(before, after) -> Sent:
+    return Sent("kommo", before, (after, after))
 
 
 def applied(kommo, airtable, decision: Decision):
@@ -229,9 +238,8 @@ def test_sets_end_the_same_whichever_edit_is_merged_first(base, kommo, airtable)
 @pytest.mark.parametrize("owner", ["kommo", "both"])
 def test_a_half_done_write_is_never_taken_for_an_edit(owner, policy):
     def after_crash(kommo, airtable):
-        return merge(
-            kommo, airtable, ("x", "x"), intents=[("y", "y")], owner=owner, on_conflict=policy
-        )
+        more = {"intents": [sent_airtable("x", "y")], "owner": owner, "on_conflict": policy}
+        return merge(kommo, airtable, ("x", "x"), **more)
 
     assert after_crash("y", "y").agree  # it arrived
     assert after_crash("y", "x") == to_airtable("y", "kommo_changed")  # it did not
@@ -244,8 +252,8 @@ def test_a_half_done_write_is_never_taken_for_an_edit(owner, policy):
 @pytest.mark.parametrize("owner", ["airtable", "both"])
 def test_a_half_done_write_to_kommo_is_no_edit_either(owner, policy):
     def after_crash(kommo, airtable):
-        more = {"intents": [("y", "y")], "intents_to": "kommo"}
-        return merge(kommo, airtable, ("x", "x"), owner=owner, on_conflict=policy, **more)
+        more = {"intents": [sent_kommo("x", "y")], "owner": owner, "on_conflict": policy}
+        return merge(kommo, airtable, ("x", "x"), **more)
 
     assert after_crash("y", "y").agree
     assert after_crash("x", "y") == to_kommo("y", "airtable_changed")
@@ -253,16 +261,50 @@ def test_a_half_done_write_to_kommo_is_no_edit_either(owner, policy):
     assert after_crash("y", "z") == to_kommo("z", "airtable_changed")
 
 
-def test_an_edit_after_the_write_arrived_is_still_an_edit():
-    assert merge("y", "y2", ("x", "x"), ("y", "y2"), on_conflict="hold").agree
-    arrived = {"intents": [("y", "y")], "on_conflict": "hold"}
-    assert merge("y", "edited", ("x", "x"), **arrived) == Decision("conflict_held", held=True)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_edit_on_top_of_a_half_done_write_survives(policy):
+    # Whether or not the write arrived before the edit: both end the same.
+    edited = {"intents": [sent_airtable("x", "y")], "on_conflict": policy}
+    assert merge("y", "mine", ("x", "x"), **edited) == to_kommo("mine", "airtable_changed")
+    edited = {"intents": [sent_kommo("x", "y")], "on_conflict": policy}
+    assert merge("mine", "y", ("x", "x"), **edited) == to_airtable("mine", "kommo_changed")
+
+
+def test_edits_on_both_sides_of_a_half_done_write_are_a_conflict():
+    sent = {"intents": [sent_airtable("x", "y")], "on_conflict": "hold"}
+    for kommo in ("z", "x"):
+        assert merge(kommo, "mine", ("x", "x"), **sent).held
+
+
+def test_the_loser_of_a_conflict_is_no_new_edit_after_a_crash():
+    sent = {"intents": [sent_kommo("loser", "winner")], "on_conflict": "airtable"}
+    again = merge("loser", "winner", ("x", "x"), **sent)
+    assert again == to_kommo("winner", "conflict_airtable")
+
+
+def test_half_done_writes_to_both_sides_are_told_apart():
+    # Kommo's y was on its way when somebody made it w in Airtable, which then was on its way.
+    more = {"intents": [sent_airtable("x", "y"), sent_kommo("y", "w")], "on_conflict": "kommo"}
+    assert merge("y", "w", ("x", "x"), **more) == to_kommo("w", "airtable_changed")
+    assert merge("y", "v", ("x", "x"), **more) == to_kommo("v", "airtable_changed")
+    assert merge("w", "v", ("x", "x"), **more) == to_kommo("v", "airtable_changed")
+    assert merge("z", "w", ("x", "x"), **more) == to_airtable("z", "kommo_changed")
+    assert merge("z", "v", ("x", "x"), **more) == to_airtable("z", "conflict_kommo")
+
+
+def test_a_late_write_overtaken_by_a_newer_one_is_no_edit():
+    more = {"intents": [sent_airtable("x", "y"), sent_airtable("x", "z")]}
+    assert merge("z", "y", ("x", "x"), **more) == to_airtable("z", "kommo_changed")
 
 
 def test_a_first_write_that_did_not_arrive_is_a_first_meeting_still():
-    more = {"intents": [("y", "y")], "owner": "both", "on_conflict": "airtable"}
+    more = {"intents": [sent_airtable(None, "y")], "owner": "both", "on_conflict": "airtable"}
     assert merge("y", None, **more) == to_airtable("y", "first_meeting")
     assert merge("z", "y", **more) == to_airtable("z", "kommo_changed")
+    assert merge("y", "mine", **more) == to_kommo("mine", "airtable_changed")
+    # Nothing proves that they ever met: Kommo's blank must not win.
+    more["on_conflict"] = "kommo"
+    assert merge(None, "mine", **more) == to_kommo("mine", "first_meeting")
 
 
 # --- records that were not read ------------------------------------------------------------------
@@ -284,10 +326,14 @@ def test_an_unread_record_meets_kommos_values_but_not_its_blanks():
 
 
 def test_an_open_intent_on_an_unread_record_is_written_again():
-    assert unread("y", ("x", "x"), intents=[("y", "y")]) == to_airtable("y", "kommo_changed")
-    assert unread("x", ("x", "x"), intents=[("y", "y")]) == to_airtable("x", "intent_open")
-    assert unread("x", intents=[("x", "x")]) == to_airtable("x", "intent_open")
-    assert unread(None, intents=[("x", "x")]) == to_airtable(None, "intent_open")
+    assert unread("y", ("x", "x"), intents=[sent_airtable("x", "y")]) == to_airtable(
+        "y", "kommo_changed"
+    )
+    assert unread("x", ("x", "x"), intents=[sent_airtable("x", "y")]) == to_airtable(
+        "x", "intent_open"
+    )
+    assert unread("x", intents=[sent_airtable(None, "x")]) == to_airtable("x", "intent_open")
+    assert unread(None, intents=[sent_airtable(None, "x")]) == to_airtable(None, "intent_open")
 
 
 @pytest.mark.parametrize("owner", ["airtable", "both"])

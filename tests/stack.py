@@ -87,6 +87,7 @@ class Stack:
             "AIRTABLE_TOKEN": "patSandbox0000000.sandbox",
             "AIRTABLE_BASE_ID": "appSandbox0000000",
             "KOMMO_WEBHOOK_SECRET": SECRET,
+            "AIRTABLE_WEBHOOK_SECRET": SECRET,
             "DAGSTER_HOME": str(self.home),
             "SYNC_CONFIG": str(folder / "sync.yaml"),
             "RECEIVER_PORT": str(self.receiver_port),

@@ -47,6 +47,21 @@ class UpsertAnswer:
     created_ids: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class PayloadPage:
+    """Some payloads of a webhook, oldest first.
+
+    Args:
+        payloads: at most 50.
+        cursor: the number of the one after them, to ask for next.
+        might_have_more: whether more wait already.
+    """
+
+    payloads: list[Record]
+    cursor: int
+    might_have_more: bool
+
+
 class AirtableClient:
     """One Airtable base.
 
@@ -104,7 +119,7 @@ class AirtableClient:
 
     def tables(self) -> list[Record]:
         """The base's tables with their fields and choices, as the metadata API gives them."""
-        answer = self._call("GET", self._api.build_url("meta", "bases", self._base_id, "tables"))
+        answer = self._object("GET", self._api.build_url("meta", "bases", self._base_id, "tables"))
         return _list(answer, "tables")
 
     def upsert(
@@ -141,7 +156,7 @@ class AirtableClient:
         if not all(id_ for id_, _ in rows):
             body["performUpsert"] = {"fieldsToMergeOn": [key_field_id]}
         json.dumps(body, allow_nan=False)  # a cell that JSON cannot hold is our mistake: say so now
-        answer = self._call("PATCH", self._table_url(table_id), json=body)
+        answer = self._object("PATCH", self._table_url(table_id), json=body)
         stored = _list(answer, "records")
         sent_ids = [id_ for id_, _ in rows]
         if len(stored) != len(rows) or any(
@@ -196,6 +211,59 @@ class AirtableClient:
         """
         return self._pages(table_id, {"fields": list(field_ids)} if field_ids else {})
 
+    def user_id(self) -> str:
+        """The user whom the token belongs to, ``usr...``."""
+        user_id = self._object("GET", self._api.build_url("meta", "whoami")).get("id")
+        if not isinstance(user_id, str):
+            raise _unreadable("a user without id")
+        return user_id
+
+    def webhooks(self) -> list[Record]:
+        """Every webhook of the base that the token may see, without its secret."""
+        return _list(self._object("GET", self._webhook_url()), "webhooks")
+
+    def create_webhook(self, notification_url: str, specification: Mapping[str, Any]) -> Record:
+        """Register a webhook (reference 5.2).
+
+        Returns:
+            ``id``, ``expirationTime`` and ``macSecretBase64``, which Airtable shows only here.
+        """
+        body = {"notificationUrl": notification_url, "specification": dict(specification)}
+        answer = self._object("POST", self._webhook_url(), json=body)
+        if not isinstance(answer.get("id"), str) or not isinstance(
+            answer.get("macSecretBase64"), str
+        ):
+            raise _unreadable("a webhook without id or secret")
+        return answer
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        """End a webhook; its payloads are gone then."""
+        self._call("DELETE", self._webhook_url(webhook_id))
+
+    def refresh_webhook(self, webhook_id: str) -> None:
+        """Let it live for seven days from now; an expired one is refused (BatchRefused)."""
+        self._call("POST", self._webhook_url(webhook_id, "refresh"))
+
+    def enable_notifications(self, webhook_id: str) -> None:
+        """Turn its pings on again."""
+        url = self._webhook_url(webhook_id, "enableNotifications")
+        self._call("POST", url, json={"enable": True})
+
+    def payloads(self, webhook_id: str, cursor: int) -> PayloadPage:
+        """What the webhook recorded from the payload with this number on; the first is 1."""
+        url = self._webhook_url(webhook_id, "payloads")
+        answer = self._object("GET", url, params={"cursor": cursor})
+        payloads, following = _list(answer, "payloads"), answer.get("cursor")
+        if not isinstance(following, int) or following < max(cursor, len(payloads) + 1):
+            raise _unreadable("a cursor that leads nowhere")
+        more = answer.get("mightHaveMore") is True
+        if more and following == cursor:
+            raise _unreadable("the same payloads again")
+        return PayloadPage(payloads, following, more)
+
+    def _webhook_url(self, *parts: str) -> str:
+        return self._api.build_url("bases", self._base_id, "webhooks", *parts)
+
     def _pages(self, table_id: str, options: Mapping[str, Any]) -> Iterator[list[Record]]:
         url = self._table_url(table_id)
         offset: str | None = None
@@ -204,7 +272,9 @@ class AirtableClient:
             if offset:
                 asked["offset"] = offset
             # The fallback takes over where the URL would pass 16,000 characters (reference 1.2).
-            answer = self._call("GET", url, options=asked, fallback=("POST", f"{url}/listRecords"))
+            answer = self._object(
+                "GET", url, options=asked, fallback=("POST", f"{url}/listRecords")
+            )
             yield _list(answer, "records")
             following: object = answer.get("offset")
             if not following:
@@ -216,15 +286,19 @@ class AirtableClient:
     def _table_url(self, table_id: str) -> str:
         return self._api.build_url(self._base_id, table_id)
 
-    def _call(self, method: str, url: str, **arguments: Any) -> Record:
+    def _object(self, method: str, url: str, **arguments: Any) -> Record:
+        answer = self._call(method, url, **arguments)
+        if not isinstance(answer, dict):
+            raise _unreadable("no JSON object")
+        return cast("Record", answer)
+
+    def _call(self, method: str, url: str, **arguments: Any) -> object:
         outcome = self._try(method, url, arguments)
         if method == "GET" and isinstance(outcome, requests.RequestException) and dropped(outcome):
             outcome = self._try(method, url, arguments)
         if isinstance(outcome, requests.RequestException):
             raise classify_lost(outcome)
-        if not isinstance(outcome, dict):
-            raise _unreadable("no JSON object")
-        return cast("Record", outcome)
+        return outcome
 
     def _try(self, method: str, url: str, arguments: dict[str, Any]) -> object:
         # The error is a value, not a cause: it holds the request and with it the token, which

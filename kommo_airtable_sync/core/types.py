@@ -24,7 +24,8 @@ class IncomingEvent:
     """What somebody told us: "the thing behind this key may have changed".
 
     Args:
-        key: ``lead:ID``, ``contact:ID``, ``company:ID`` or ``record:REC``.
+        key: ``lead:ID``, ``contact:ID``, ``company:ID``, ``record:REC`` (a record whose lead nobody
+            knows yet) or ``webhook:ACH`` (payloads of this Airtable webhook wait to be pulled).
         source: ``kommo``, ``airtable``, ``load``, ``reconcile``, ``backfill``, ``retry``...
         kind: the action, e.g. ``add``, ``update``, ``status``, ``delete``, ``note``.
         occurred_at: aware UTC, whole seconds, as the payload states it; None if it does not.
@@ -33,6 +34,7 @@ class IncomingEvent:
             while no links are mapped); ``quarantined`` = authenticated but unreadable, kept whole
             in ``payload`` with its ``error`` (its key is ``""``).
         always_read: never skipped as stale (delete, restore, Digital Pipeline; reference 6.5).
+        dedupe_key: an event with a key that is stored already is not stored again.
     """
 
     key: str
@@ -43,6 +45,7 @@ class IncomingEvent:
     priority: Priority = LIVE
     state: Literal["pending", "ignored", "quarantined"] = "pending"
     always_read: bool = False
+    dedupe_key: str | None = None
 
 
 def lead_key(lead_id: int) -> str:

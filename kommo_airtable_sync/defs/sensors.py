@@ -19,14 +19,17 @@ from kommo_airtable_sync.core.sensing import LaneView, describe, wants_run
 from kommo_airtable_sync.defs.running import JOB, LANE_TAG, QUEUE_TAG
 from kommo_airtable_sync.defs.sync_changes import sync_changes
 from kommo_airtable_sync.engine.context import STALE_SECONDS
+from kommo_airtable_sync.engine.pull import ask_for_due_webhooks
 from kommo_airtable_sync.engine.sweep import bury, dead_runners
 from kommo_airtable_sync.settings import load_settings
+from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.inbox import Inbox
 from kommo_airtable_sync.store.runners import Runners
 
 TICK_SECONDS = 20.0
 LOOK_SECONDS = 0.05
 SWEEP_SECONDS = 2.0
+ASK_SECONDS = 15.0
 # The daemon sleeps after a tick that was shorter than this, and is blind meanwhile. A live run
 # lingers for longer, so nothing is missed; a bulk run would leave live events waiting.
 BULK_SECONDS_MIN = 5.0
@@ -50,14 +53,17 @@ def webhook_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
         database = open_database(settings)
     except ConfigurationError as error:
         return dg.SkipReason(str(error))
-    inbox, runners = Inbox(database), Runners(database)
+    inbox, runners, documents = Inbox(database), Runners(database), Documents(database)
     settings.mark_ready("sensor")
     began = time.monotonic()
     ends_at = began + TICK_SECONDS
-    swept_at = 0.0
+    swept_at = asked_at = 0.0
     views: dict[str, LaneView] = {}
     try:
         while time.monotonic() < ends_at and not settings.stop_requested():
+            if time.monotonic() - asked_at > ASK_SECONDS:
+                asked_at = time.monotonic()
+                ask_for_due_webhooks(documents, inbox, time.time())
             if time.monotonic() - swept_at > SWEEP_SECONDS:
                 swept_at = time.monotonic()
                 sweep(context.instance, runners, inbox)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
+from datetime import datetime
 
+from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.core.mapping import Mapping
 from kommo_airtable_sync.core.merge import needs_record
 from kommo_airtable_sync.core.types import Json, key_id, key_kind, lead_key
@@ -27,8 +29,7 @@ def read_batch(engine: Engine, batch: Batch) -> None:
         return
     with pausing(engine, batch):
         for key in batch.open_of("webhook"):
-            pull_webhook(engine, key.partition(":")[2])
-            batch.outcomes[key] = Outcome("done", "pulled")
+            batch.outcomes[key] = _pull(engine, key.partition(":")[2])
         batch.known = engine.journal.load(batch.open_of("lead", "contact", "company"))
         batch.read_at = engine.seconds()
         _decide_unread(batch, batch.read_at)
@@ -36,6 +37,20 @@ def read_batch(engine: Engine, batch: Batch) -> None:
         if leads or strangers:
             _read_both(engine, batch, leads, strangers)
             _name_strangers(engine, batch, strangers)
+
+
+def _pull(engine: Engine, webhook_id: str) -> Outcome:
+    def recently_written(record_ids: Sequence[str], since: datetime) -> Set[str]:
+        return engine.journal.recently_written(record_ids, since.timestamp())
+
+    try:
+        pull_webhook(engine, webhook_id, recently_written)
+    except ConfigurationError as error:
+        if error.side is not None:
+            raise
+        # This webhook is of no use any more; the rest of Airtable is.
+        return Outcome("dead", error=str(error))
+    return Outcome("done", "pulled")
 
 
 def _decide_unread(batch: Batch, now: float) -> None:

@@ -13,7 +13,8 @@ import hashlib
 import hmac
 import ipaddress
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -21,16 +22,23 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from kommo_airtable_sync.core.airtable_hooks import parse_automation, ping_event
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.core.types import IncomingEvent
 from kommo_airtable_sync.core.webhooks import Unreadable, accepted, parse_kommo
 from kommo_airtable_sync.receiver.group_commit import GroupCommit, Inbox, NotStored
+from kommo_airtable_sync.receiver.ping_senders import PingSenders, mac_of
+from kommo_airtable_sync.store.database import StoreError
 
 BODY_BYTES_MAX = 1024 * 1024
+PING_BYTES_MAX = 16 * 1024
+"""A ping names a base, a webhook and an instant; strangers get no more than this hashed."""
 BODY_SECONDS_MAX = 10.0
 PARSE_BYTES_INLINE = 64 * 1024
 """1 MiB takes about 0.1 s to parse: too long to keep everybody else waiting."""
 SECRET_LENGTH_MIN = 16
+
+Parse = Callable[[bytes], list[IncomingEvent]]
 
 _log = logging.getLogger("kommo_airtable_sync.receiver")
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
@@ -40,6 +48,8 @@ def create_app(
     inbox: Inbox,
     *,
     kommo_secret: str,
+    airtable_secret: str,
+    airtable_webhooks: Callable[[], Mapping[str, bytes]],
     metrics: Callable[[], bytes],
     metrics_token: str = "",
     links: bool = False,
@@ -49,43 +59,68 @@ def create_app(
     Args:
         inbox: where events go; used from one thread at a time, ``writable`` from others as well.
         kommo_secret: KOMMO_WEBHOOK_SECRET, the last part of the webhook's URL.
+        airtable_secret: AIRTABLE_WEBHOOK_SECRET, the automation's bearer.
+        airtable_webhooks: reads the MAC secrets of the registered webhooks, by webhook id; called
+            in a thread, now and then.
         metrics: gives the Prometheus text; called in a thread.
         metrics_token: METRICS_TOKEN; without it /metrics answers loopback only.
         links: whether contacts and companies are mapped.
 
     Raises:
-        ConfigurationError: the secret is too short to be one.
+        ConfigurationError: a secret is too short to be one.
     """
-    if len(kommo_secret) < SECRET_LENGTH_MIN:
-        raise ConfigurationError(
-            f"KOMMO_WEBHOOK_SECRET needs at least {SECRET_LENGTH_MIN} characters.",
-            "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
-        )
+    _check_secret("KOMMO_WEBHOOK_SECRET", kommo_secret)
+    _check_secret("AIRTABLE_WEBHOOK_SECRET", airtable_secret)
     group = GroupCommit(inbox)
+    senders = PingSenders(airtable_webhooks)
 
     async def kommo_hook(request: Request) -> Response:
         if not _same(request.path_params.get("secret", ""), kommo_secret):
-            _log.warning("refused a webhook with a wrong secret")
-            return PlainTextResponse("wrong secret", 401)
-        if _media_type(request) != "application/x-www-form-urlencoded":
-            return PlainTextResponse("application/x-www-form-urlencoded is expected", 415)
+            return _refused()
+        media_type = "application/x-www-form-urlencoded"
+        return await take(request, media_type, partial(kommo_events, links=links))
+
+    async def airtable_hook(request: Request) -> Response:
+        if not _same(_bearer(request), airtable_secret):
+            return _refused()
+        return await take(request, "application/json", automation_events)
+
+    async def airtable_ping(request: Request) -> Response:
+        mac = mac_of(request.headers.get("x-airtable-content-mac", ""))
+        if mac is None:
+            return _refused()
+        body = await _read_body(request, PING_BYTES_MAX)
+        if isinstance(body, Response):
+            return body
         try:
-            body = await asyncio.wait_for(_read_body(request), BODY_SECONDS_MAX)
-        except (asyncio.TimeoutError, ClientDisconnect):
-            return PlainTextResponse("the body did not arrive in time", 408)
-        if body is None:
-            return PlainTextResponse(f"at most {BODY_BYTES_MAX} bytes", 413)
-        if len(body) < PARSE_BYTES_INLINE:
-            events = kommo_events(body, links=links)
-        else:
-            events = await asyncio.to_thread(kommo_events, body, links=links)
+            webhook_id = await senders.find(body, mac)
+        except StoreError as error:
+            _log.error("a ping cannot be checked: %s", type(error).__name__)
+            return PlainTextResponse("not stored, send it again", 503)
+        if webhook_id is None:
+            return _refused()
+        return await store([ping_event(webhook_id)]) or Response(status_code=204)
+
+    async def take(request: Request, media_type: str, parse: Parse) -> Response:
+        """Store what an authenticated sender tells of."""
+        if _media_type(request) != media_type:
+            return PlainTextResponse(f"{media_type} is expected", 415)
+        body = await _read_body(request, BODY_BYTES_MAX)
+        if isinstance(body, Response):
+            return body
+        inline = len(body) < PARSE_BYTES_INLINE
+        events = parse(body) if inline else await asyncio.to_thread(parse, body)
+        return await store(events) or JSONResponse(_receipt(events))
+
+    async def store(events: Sequence[IncomingEvent]) -> Response | None:
+        """None once these are committed, else the answer that makes the sender repeat them."""
         try:
             if events:
                 await group.submit(events)
         except NotStored as error:
             _log.error("events not stored, the sender is to repeat them: %s", error.reason)
             return PlainTextResponse("not stored, send it again", 503)
-        return JSONResponse(_receipt(events))
+        return None
 
     def readyz(request: Request) -> Response:
         del request
@@ -109,6 +144,8 @@ def create_app(
         routes=[
             Route("/hooks/kommo", kommo_hook, methods=["POST"]),
             Route("/hooks/kommo/{secret:path}", kommo_hook, methods=["POST"]),
+            Route("/hooks/airtable", airtable_hook, methods=["POST"]),
+            Route("/hooks/airtable/ping", airtable_ping, methods=["POST"]),
             Route("/healthz", _healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics_page),
@@ -121,13 +158,22 @@ def create_app(
 
 def kommo_events(body: bytes, *, links: bool) -> list[IncomingEvent]:
     """The events of a body from a sender who knows the secret; unreadable ones are kept whole."""
+    return _readable(partial(parse_kommo, links=links), body, "kommo")
+
+
+def automation_events(body: bytes) -> list[IncomingEvent]:
+    """The events of an automation that knows the bearer; unreadable bodies are kept whole."""
+    return _readable(parse_automation, body, "airtable")
+
+
+def _readable(parse: Parse, body: bytes, source: str) -> list[IncomingEvent]:
     try:
-        return parse_kommo(body, links=links)
+        return parse(body)
     except Unreadable as error:
         payload = {**_kept(body), "error": error.reason}
         return [
             IncomingEvent(
-                key="", source="kommo", kind="unreadable", payload=payload, state="quarantined"
+                key="", source=source, kind="unreadable", payload=payload, state="quarantined"
             )
         ]
 
@@ -148,20 +194,43 @@ def _receipt(events: list[IncomingEvent]) -> dict[str, int]:
     return {**receipt, "quarantined": quarantined} if quarantined else receipt
 
 
+def _check_secret(name: str, secret: str) -> None:
+    if len(secret) < SECRET_LENGTH_MIN:
+        raise ConfigurationError(
+            f"{name} needs at least {SECRET_LENGTH_MIN} characters.",
+            "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+        )
+
+
+def _refused() -> Response:
+    """Whoever it is does not know the secret: nothing of the request is kept, only the fact."""
+    _log.warning("refused a webhook with a wrong secret")
+    return PlainTextResponse("wrong secret", 401)
+
+
 async def _healthz(request: Request) -> Response:
     del request
     return PlainTextResponse("ok")
 
 
-async def _read_body(request: Request) -> bytes | None:
+async def _read_body(request: Request, bytes_max: int) -> bytes | Response:
+    """The body, or the answer to one that is too long or does not come."""
+    try:
+        body = await asyncio.wait_for(_read_to(request, bytes_max), BODY_SECONDS_MAX)
+    except (asyncio.TimeoutError, ClientDisconnect):
+        return PlainTextResponse("the body did not arrive in time", 408)
+    return PlainTextResponse(f"at most {bytes_max} bytes", 413) if body is None else body
+
+
+async def _read_to(request: Request, bytes_max: int) -> bytes | None:
     """The body, or None once it is known to be too long; uvicorn then drops the rest unkept."""
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and (len(declared) > 12 or int(declared) > BODY_BYTES_MAX):
+    if declared.isdecimal() and (len(declared) > 12 or int(declared) > bytes_max):
         return None
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > BODY_BYTES_MAX:
+        if len(body) > bytes_max:
             return None
     return bytes(body)
 

@@ -16,7 +16,9 @@ STOP_SECONDS_MAX = 5
 CONNECTIONS_MAX = 1_000
 
 _log = logging.getLogger("kommo_airtable_sync.receiver")
-_SHOWN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+_SHOWN_PATHS = frozenset(
+    {"/healthz", "/readyz", "/metrics", "/hooks/airtable", "/hooks/airtable/ping"}
+)
 _HOOKS = "/hooks/kommo"
 
 _LOGGING: dict[str, Any] = {

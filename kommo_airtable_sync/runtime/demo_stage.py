@@ -242,6 +242,7 @@ class Stage:
             "AIRTABLE_TOKEN": AIRTABLE_TOKEN,
             "AIRTABLE_BASE_ID": BASE_ID,
             "KOMMO_WEBHOOK_SECRET": SECRET,
+            "AIRTABLE_WEBHOOK_SECRET": SECRET,
             "DAGSTER_HOME": str(settings.home),
             "SYNC_CONFIG": str(settings.sync_config),
             "SYNC_DATABASE_URL": f"sqlite:///{settings.home / 'sync.db'}",

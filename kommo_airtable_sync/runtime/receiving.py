@@ -5,11 +5,14 @@ from __future__ import annotations
 import socket
 
 from kommo_airtable_sync.assembly import open_database, open_limiter
+from kommo_airtable_sync.core.airtable_hooks import ping_event
 from kommo_airtable_sync.core.errors import ConfigurationError
+from kommo_airtable_sync.engine.pull import registered
 from kommo_airtable_sync.receiver.app import create_app
 from kommo_airtable_sync.receiver.metrics import metrics_text
 from kommo_airtable_sync.receiver.server import serve
 from kommo_airtable_sync.settings import Settings
+from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.inbox import Inbox
 
 
@@ -17,16 +20,22 @@ def run_receiver(settings: Settings, host: str, port: int) -> None:
     """Serve webhooks in the foreground until SIGTERM.
 
     Raises:
-        ConfigurationError: if the secret or sync.yaml is missing or wrong.
+        ConfigurationError: if a secret or sync.yaml is missing or wrong.
     """
-    settings.require("KOMMO_WEBHOOK_SECRET")
+    settings.require("KOMMO_WEBHOOK_SECRET", "AIRTABLE_WEBHOOK_SECRET")
     require_free_port("RECEIVER_PORT", host, port)
     config = settings.load_config()
     database = open_database(settings)
     limiter = open_limiter(settings)
+    inbox = Inbox(database, settle_seconds=config.realtime.settle_seconds)
+    documents = Documents(database)
+    # Pings that came while nobody listened are repeated hours later at worst: ask at once.
+    inbox.receive([ping_event(hook.id, "start") for hook in registered(documents)])
     app = create_app(
-        Inbox(database, settle_seconds=config.realtime.settle_seconds),
+        inbox,
         kommo_secret=settings.kommo_webhook_secret.get_secret_value(),
+        airtable_secret=settings.airtable_webhook_secret.get_secret_value(),
+        airtable_webhooks=lambda: {hook.id: hook.mac_secret() for hook in registered(documents)},
         metrics=lambda: metrics_text(database, limiter),
         metrics_token=settings.metrics_token.get_secret_value(),
         links=bool(config.links),

@@ -54,7 +54,8 @@ def run_up(settings: Settings, workers: int) -> int:
     Raises:
         ConfigurationError: before anything starts, if a setting or sync.yaml is wrong.
     """
-    settings.require("KOMMO_TOKEN", "AIRTABLE_TOKEN", "AIRTABLE_BASE_ID", "KOMMO_WEBHOOK_SECRET")
+    settings.require("KOMMO_TOKEN", "AIRTABLE_TOKEN", "AIRTABLE_BASE_ID")
+    settings.require("KOMMO_WEBHOOK_SECRET", "AIRTABLE_WEBHOOK_SECRET")
     settings.load_config()
     stop_leftover(settings)
     require_free_port("RECEIVER_PORT", settings.receiver_host, settings.receiver_port)

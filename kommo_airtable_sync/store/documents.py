@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from kommo_airtable_sync.store.database import Database
+from kommo_airtable_sync.store.database import Connection, Database
 from kommo_airtable_sync.store.schema import documents
 
 
@@ -31,13 +31,32 @@ class Documents:
             at = connection.scalar(sa.select(documents.c.stored_at).where(documents.c.name == name))
         return None if at is None else now - float(at)
 
+    def named(self, prefix: str) -> dict[str, str]:
+        """Every text whose name begins so, by name."""
+        wanted = documents.c.name.startswith(prefix, autoescape=True)
+        with self._database.read() as connection:
+            rows = connection.execute(
+                sa.select(documents).where(wanted).order_by(documents.c.name)
+            ).all()
+        return {str(row.name): str(row.body) for row in rows}
+
     def put(self, name: str, body: str) -> None:
         """Store or replace the text."""
         with self._database.write() as connection:
-            values = {"body": body, "stored_at": self._database.now(connection)}
-            insert = (sqlite.insert if self._database.is_sqlite else postgresql.insert)(documents)
-            connection.execute(
-                insert.values(name=name, **values).on_conflict_do_update(
-                    index_elements=[documents.c.name], set_=values
-                )
-            )
+            put_document(self._database, connection, name, body)
+
+    def delete(self, name: str) -> None:
+        """Forget the text, if there is one."""
+        with self._database.write() as connection:
+            connection.execute(sa.delete(documents).where(documents.c.name == name))
+
+
+def put_document(database: Database, connection: Connection, name: str, body: str) -> None:
+    """Store or replace a text inside the caller's transaction."""
+    values = {"body": body, "stored_at": database.now(connection)}
+    insert = (sqlite.insert if database.is_sqlite else postgresql.insert)(documents)
+    connection.execute(
+        insert.values(name=name, **values).on_conflict_do_update(
+            index_elements=[documents.c.name], set_=values
+        )
+    )

@@ -18,6 +18,7 @@ from kommo_airtable_sync.core.errors import LeaseLost
 from kommo_airtable_sync.core.types import BULK, LIVE, IncomingEvent, Priority
 from kommo_airtable_sync.store import counters, leases
 from kommo_airtable_sync.store.database import Connection, Database, json_text, storable
+from kommo_airtable_sync.store.documents import put_document
 from kommo_airtable_sync.store.leases import UNSETTLED
 from kommo_airtable_sync.store.schema import batches, due, events
 from kommo_airtable_sync.store.settling import (
@@ -65,17 +66,28 @@ class Inbox:
 
     # ------------------------------------------------------------------ receive
 
-    def receive(self, incoming: Sequence[IncomingEvent]) -> None:
+    def receive(
+        self, incoming: Sequence[IncomingEvent], *, remember: Mapping[str, str] | None = None
+    ) -> None:
         """Store events and make their keys due, in one committed transaction.
+
+        Args:
+            incoming: those whose ``dedupe_key`` is known already are passed over.
+            remember: documents to store with them, by name (a webhook's cursor).
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: if it could not be committed; then nothing is stored
                 and the sender must not be told otherwise.
         """
-        if not incoming:
+        if not incoming and not remember:
             return
         with self._database.write() as connection:
             now = self._database.now(connection)
+            for name, body in (remember or {}).items():
+                put_document(self._database, connection, name, body)
+            incoming = _unknown(connection, incoming)
+            if not incoming:
+                return
             connection.execute(sa.insert(events), [_event_row(event, now) for event in incoming])
             wanted: dict[str, Priority] = {}
             for event in incoming:
@@ -215,6 +227,15 @@ class Inbox:
         return len(keys)
 
 
+def _unknown(connection: Connection, incoming: Sequence[IncomingEvent]) -> list[IncomingEvent]:
+    keys = [event.dedupe_key for event in incoming if event.dedupe_key is not None]
+    known: set[str] = set()
+    for some in leases.in_portions(keys):
+        found = sa.select(events.c.dedupe_key).where(events.c.dedupe_key.in_(some))
+        known.update(connection.execute(found).scalars())
+    return [event for event in incoming if event.dedupe_key not in known]
+
+
 def _due(column: sa.Column[Any], lane: Priority, now: float) -> sa.Select[Any]:
     return (
         sa.select(column)
@@ -288,4 +309,5 @@ def _event_row(event: IncomingEvent, now: float) -> dict[str, Any]:
         "received_at": now,
         "always_read": event.always_read,
         "payload": None if event.payload is None else json_text(event.payload),
+        "dedupe_key": event.dedupe_key,
     }

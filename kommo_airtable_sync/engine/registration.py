@@ -1,0 +1,188 @@
+"""Register with Kommo and Airtable, so that they tell us of changes; list and remove that."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from kommo_airtable_sync.core.errors import ConfigurationError
+from kommo_airtable_sync.core.registration import (
+    KOMMO_PATH,
+    PING_PATH,
+    AirtableWebhook,
+    kommo_hooks,
+    specification,
+)
+from kommo_airtable_sync.core.types import Json
+from kommo_airtable_sync.engine.context import Engine
+from kommo_airtable_sync.engine.pull import pull_webhook, refresh, registered
+from kommo_airtable_sync.store.documents import Documents
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """One webhook of ours, as both sides know it.
+
+    Args:
+        side: ``kommo`` or ``airtable``.
+        id: as the API gives it.
+        address: where it sends to, without the secret.
+        state: ``ok``, or what is wrong.
+        tells: the events, or the ids of the fields that it watches.
+    """
+
+    side: str
+    id: str
+    address: str
+    state: str
+    tells: tuple[str, ...]
+
+
+def register_kommo(engine: Engine, base_url: str, secret: str) -> tuple[str, ...]:
+    """Have Kommo call the receiver; the same address again changes the webhook that is there.
+
+    Returns:
+        The events that it will send.
+    """
+    events = kommo_hooks(engine.config)
+    engine.kommo.subscribe(f"{base_url}{KOMMO_PATH}{secret}", events)
+    return events
+
+
+def register_airtable(engine: Engine, base_url: str) -> AirtableWebhook:
+    """Have Airtable ping the receiver when a record is made, deleted, or edited where it matters.
+
+    A webhook that already does just that is kept. One that does not is replaced: Airtable cannot
+    change one. It is pulled to its end after the new one is there, so nothing falls between.
+    """
+    documents = Documents(engine.database)
+    url, wanted = f"{base_url}{PING_PATH}", specification(engine.directory.refresh())
+    there = {str(shown["id"]): shown for shown in engine.airtable.webhooks()}
+    known = registered(documents)
+    kept = next((hook for hook in known if _fits(hook, there.get(hook.id), url, wanted)), None)
+    if kept is not None:
+        refresh(engine, kept)
+    else:
+        kept = _create(engine, documents, url, wanted)
+    for hook in known:
+        if hook.id != kept.id:
+            _retire(engine, documents, hook, is_there=hook.id in there)
+    # Left by a store that is gone: it pings this address with a secret that nobody has any more.
+    for webhook_id in there.keys() - {hook.id for hook in known}:
+        if there[webhook_id].get("notificationUrl") == url:
+            engine.airtable.delete_webhook(webhook_id)
+    return kept
+
+
+def registrations(engine: Engine, secret: str) -> list[Registration]:
+    """The webhooks that call a receiver of this product; other programs' are left out."""
+    return [*_in_kommo(engine, secret), *_in_airtable(engine)]
+
+
+def remove(engine: Engine, secret: str) -> list[Registration]:
+    """End every webhook of ours: Kommo's that carry our secret, Airtable's that we registered.
+
+    Returns:
+        Those that were there.
+    """
+    removed: list[Registration] = []
+    for shown in engine.kommo.webhooks():
+        destination = str(shown["destination"])
+        if destination.endswith(KOMMO_PATH + secret):
+            engine.kommo.unsubscribe(destination)
+            removed.append(_kommo_registration(shown, secret))
+    documents = Documents(engine.database)
+    listed = {each.id: each for each in _in_airtable(engine)}
+    for hook in registered(documents):
+        found = listed[hook.id]
+        if found.state != _GONE:
+            engine.airtable.delete_webhook(hook.id)
+        documents.delete(hook.document)
+        removed.append(found)
+    return removed
+
+
+def _fits(hook: AirtableWebhook, shown: Json, url: str, wanted: Json) -> bool:
+    return (
+        (hook.url, hook.specification, hook.broken) == (url, wanted, "")
+        and shown is not None
+        and shown.get("isHookEnabled") is not False
+    )
+
+
+def _create(engine: Engine, documents: Documents, url: str, wanted: Json) -> AirtableWebhook:
+    user_id = engine.airtable.user_id()
+    made = engine.airtable.create_webhook(url, wanted)
+    now = engine.seconds()
+    hook = AirtableWebhook(
+        id=str(made["id"]),
+        secret=str(made["macSecretBase64"]),
+        url=url,
+        specification=wanted,
+        user_id=user_id,
+        registered_at=now,
+        refreshed_at=now,
+    )
+    documents.put(hook.document, hook.to_json())
+    return hook
+
+
+def _retire(engine: Engine, documents: Documents, hook: AirtableWebhook, *, is_there: bool) -> None:
+    if is_there:
+        # One that can tell nothing more is no reason to keep it.
+        with contextlib.suppress(ConfigurationError):
+            pull_webhook(engine, hook.id)
+        engine.airtable.delete_webhook(hook.id)
+    documents.delete(hook.document)
+
+
+def _in_kommo(engine: Engine, secret: str) -> list[Registration]:
+    return [
+        _kommo_registration(shown, secret)
+        for shown in engine.kommo.webhooks()
+        if KOMMO_PATH in str(shown["destination"])
+    ]
+
+
+def _kommo_registration(shown: Json, secret: str) -> Registration:
+    base, _, given = str(shown["destination"]).partition(KOMMO_PATH)
+    state = "ok" if given == secret else "carries another secret than KOMMO_WEBHOOK_SECRET"
+    if shown.get("disabled"):
+        state = "disabled by Kommo after too many errors: register again"
+    return Registration(
+        "kommo", str(shown["id"]), f"{base}{KOMMO_PATH}***", state, tuple(shown["settings"])
+    )
+
+
+_GONE = "gone from Airtable: register again"
+
+
+def _in_airtable(engine: Engine) -> list[Registration]:
+    known = {hook.id: hook for hook in registered(Documents(engine.database))}
+    there = {str(shown["id"]): shown for shown in engine.airtable.webhooks()}
+    strangers = [
+        webhook_id
+        for webhook_id, shown in there.items()
+        if webhook_id not in known and str(shown.get("notificationUrl")).endswith(PING_PATH)
+    ]
+    return [
+        *(_airtable_registration(hook, there.get(hook.id)) for hook in known.values()),
+        *(
+            Registration(
+                "airtable", id_, there[id_]["notificationUrl"], "not registered by this store", ()
+            )
+            for id_ in strangers
+        ),
+    ]
+
+
+def _airtable_registration(hook: AirtableWebhook, shown: Json) -> Registration:
+    state = "ok"
+    if shown is None:
+        state = _GONE
+    elif hook.broken or shown.get("isHookEnabled") is False:
+        state = f"ended by Airtable ({hook.broken or 'expired'}): register again"
+    elif shown.get("areNotificationsEnabled") is False:
+        state = "its pings are off since too many failed: register again"
+    watched = hook.specification["options"]["filters"]["watchDataInFieldIds"]
+    return Registration("airtable", hook.id, hook.url, state, tuple(watched))

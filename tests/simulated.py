@@ -20,7 +20,7 @@ import yaml
 from kommo_airtable_sync.airtable.client import AirtableClient
 from kommo_airtable_sync.core.config import parse_config
 from kommo_airtable_sync.core.mapping import Mapping as FieldMappings
-from kommo_airtable_sync.core.types import LIVE, IncomingEvent, Priority
+from kommo_airtable_sync.core.types import LIVE, IncomingEvent, Priority, lead_key
 from kommo_airtable_sync.engine.batch import BatchReport
 from kommo_airtable_sync.engine.claim import claim_batch
 from kommo_airtable_sync.engine.context import Engine
@@ -38,7 +38,8 @@ from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN as KOMMO_TO
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.inbox import Inbox
-from kommo_airtable_sync.store.journal import Journal, LedgerEntry
+from kommo_airtable_sync.store.entries import LedgerEntry
+from kommo_airtable_sync.store.journal import Journal
 from kommo_airtable_sync.store.limiter import SqlBudget
 from kommo_airtable_sync.store.runners import Runners
 from kommo_airtable_sync.store.schema import due, events, journal, sides
@@ -336,7 +337,9 @@ class World:
             return list(rows.all())
 
     def ledger(self, lead_id: int) -> LedgerEntry | None:
-        return self.journal.load([lead_id])[0].get(lead_id)
+        key = lead_key(lead_id)
+        entry = self.journal.load([key])[key].entry
+        return None if entry == LedgerEntry(key) else entry
 
     def assert_in_step(self, lead_ids: Iterable[int]) -> None:
         """Nothing waits or is open, and each lead has one record that shows it, as the ledger says."""

@@ -1,11 +1,11 @@
-"""Small named texts with their age: schemas that every process shares."""
+"""Small named texts with their age: schemas that every process shares, webhook cursors."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from kommo_airtable_sync.store.database import Database
+from kommo_airtable_sync.store.database import Connection, Database
 from kommo_airtable_sync.store.schema import documents
 
 
@@ -34,10 +34,15 @@ class Documents:
     def put(self, name: str, body: str) -> None:
         """Store or replace the text."""
         with self._database.write() as connection:
-            values = {"body": body, "stored_at": self._database.now(connection)}
-            insert = (sqlite.insert if self._database.is_sqlite else postgresql.insert)(documents)
-            connection.execute(
-                insert.values(name=name, **values).on_conflict_do_update(
-                    index_elements=[documents.c.name], set_=values
-                )
-            )
+            store_document(self._database, connection, name, body)
+
+
+def store_document(database: Database, connection: Connection, name: str, body: str) -> None:
+    """Store or replace the text inside the caller's transaction."""
+    values = {"body": body, "stored_at": database.now(connection)}
+    insert = (sqlite.insert if database.is_sqlite else postgresql.insert)(documents)
+    connection.execute(
+        insert.values(name=name, **values).on_conflict_do_update(
+            index_elements=[documents.c.name], set_=values
+        )
+    )

@@ -39,7 +39,8 @@ from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN as KOMMO_TO
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.inbox import Inbox
-from kommo_airtable_sync.store.journal import Journal, LedgerEntry
+from kommo_airtable_sync.store.entries import LedgerEntry
+from kommo_airtable_sync.store.journal import Journal
 from kommo_airtable_sync.store.limiter import SqlBudget
 from kommo_airtable_sync.store.runners import Runners
 from kommo_airtable_sync.store.schema import due, events, journal, sides
@@ -371,8 +372,10 @@ class World:
             rows = connection.execute(sa.select(journal).where(wanted).order_by(journal.c.id))
             return list(rows.all())
 
-    def ledger(self, lead_id: int) -> LedgerEntry:
-        return self.journal.load([lead_key(lead_id)])[lead_key(lead_id)].entry
+    def ledger(self, lead_id: int) -> LedgerEntry | None:
+        key = lead_key(lead_id)
+        entry = self.journal.load([key])[key].entry
+        return None if entry == LedgerEntry(key) else entry
 
     def assert_in_step(self, lead_ids: Iterable[int]) -> None:
         """Nothing waits or is open, and each lead has one record that shows it, as the ledger says."""

@@ -24,17 +24,19 @@ class IncomingEvent:
     """What somebody told us: "the thing behind this key may have changed".
 
     Args:
-        key: ``lead:ID``, ``contact:ID``, ``company:ID``, ``record:REC`` (a record whose lead nobody
-            knows yet) or ``webhook:ACH`` (payloads of this Airtable webhook wait to be pulled).
-        source: ``kommo``, ``airtable``, ``load``, ``reconcile``, ``backfill``, ``retry``...
+        key: ``lead:ID``, ``contact:ID``, ``company:ID``; ``record:REC``, an Airtable record whose
+            lead is not known; ``webhook:ACH``, an Airtable webhook with payloads to be pulled.
+        source: ``kommo``, ``airtable``, ``load``, ``reconcile``, ``backfill``, ``resolve``...
         kind: the action, e.g. ``add``, ``update``, ``status``, ``delete``, ``note``.
         occurred_at: aware UTC, whole seconds, as the payload states it; None if it does not.
-        payload: the part of the body about this entity, kept for audit only.
+        payload: the part of the body about this entity, kept for audit; of Airtable's, times and
+            values also help to find out what was overwritten.
         state: ``pending`` = to be acted on; ``ignored`` = recorded, nothing acts on it (contacts
             while no links are mapped); ``quarantined`` = authenticated but unreadable, kept whole
             in ``payload`` with its ``error`` (its key is ``""``).
         always_read: never skipped as stale (delete, restore, Digital Pipeline; reference 6.5).
-        dedupe_key: an event with a key that is stored already is not stored again.
+        dedupe_key: an event whose key has come before is left out.
+        directive: what a person decided (design 3.1), for the merge.
     """
 
     key: str
@@ -46,6 +48,7 @@ class IncomingEvent:
     state: Literal["pending", "ignored", "quarantined"] = "pending"
     always_read: bool = False
     dedupe_key: str | None = None
+    directive: Mapping[str, Json] | None = None
 
 
 def lead_key(lead_id: int) -> str:

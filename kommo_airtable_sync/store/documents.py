@@ -1,4 +1,4 @@
-"""Small named texts with their age: schemas that every process shares."""
+"""Small named texts with their age: schemas that every process shares, webhook cursors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Documents:
     def put(self, name: str, body: str) -> None:
         """Store or replace the text."""
         with self._database.write() as connection:
-            put_document(self._database, connection, name, body)
+            store_document(self._database, connection, name, body)
 
     def delete(self, name: str) -> None:
         """Forget the text, if there is one."""
@@ -51,7 +51,7 @@ class Documents:
             connection.execute(sa.delete(documents).where(documents.c.name == name))
 
 
-def put_document(database: Database, connection: Connection, name: str, body: str) -> None:
+def store_document(database: Database, connection: Connection, name: str, body: str) -> None:
     """Store or replace a text inside the caller's transaction."""
     values = {"body": body, "stored_at": database.now(connection)}
     insert = (sqlite.insert if database.is_sqlite else postgresql.insert)(documents)

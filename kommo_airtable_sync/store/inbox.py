@@ -8,7 +8,7 @@ events of a key travel with its claim. Claim and settle are single transactions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,44 +17,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from kommo_airtable_sync.core.errors import LeaseLost
 from kommo_airtable_sync.core.types import BULK, LIVE, IncomingEvent, Priority
 from kommo_airtable_sync.store import counters, leases
-from kommo_airtable_sync.store.database import Connection, Database, json_text, storable
-from kommo_airtable_sync.store.documents import put_document
+from kommo_airtable_sync.store.claiming import Claim, ClaimedEvent, lease, take
+from kommo_airtable_sync.store.database import Connection, Database
+from kommo_airtable_sync.store.documents import store_document
 from kommo_airtable_sync.store.leases import UNSETTLED
+from kommo_airtable_sync.store.receiving import store_events
 from kommo_airtable_sync.store.schema import batches, due, events
 from kommo_airtable_sync.store.settling import (
-    ERROR_CHARACTERS_MAX,
     Outcome,
+    answer_directives,
     free_keys,
     settle_events,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class ClaimedEvent:
-    """An event as captured by a claim."""
-
-    id: int
-    key: str
-    source: str
-    kind: str
-    occurred_at: float | None
-    received_at: float
-    always_read: bool
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Keys that this batch alone may act on, with every unsettled event of each."""
-
-    batch_id: int
-    lane: Priority
-    events: Mapping[str, Sequence[ClaimedEvent]]
-
-    @property
-    def keys(self) -> list[str]:
-        """The claimed keys, oldest due first."""
-        return list(self.events)
+NONE: Mapping[Any, str] = MappingProxyType({})
 
 
 class Inbox:
@@ -67,13 +43,17 @@ class Inbox:
     # ------------------------------------------------------------------ receive
 
     def receive(
-        self, incoming: Sequence[IncomingEvent], *, remember: Mapping[str, str] | None = None
+        self, incoming: Sequence[IncomingEvent], *, remember: Mapping[str, str] = NONE
     ) -> None:
         """Store events and make their keys due, in one committed transaction.
 
+        An event about an Airtable record that the ledger knows gets the key of its lead or
+        contact. One whose ``dedupe_key`` has come before is left out. A directive waits for
+        nothing to gather.
+
         Args:
-            incoming: those whose ``dedupe_key`` is known already are passed over.
-            remember: documents to store with them, by name (a webhook's cursor).
+            incoming: what was told.
+            remember: documents to store with them (name -> body): how far a webhook was pulled.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: if it could not be committed; then nothing is stored
@@ -83,23 +63,22 @@ class Inbox:
             return
         with self._database.write() as connection:
             now = self._database.now(connection)
-            for name, body in (remember or {}).items():
-                put_document(self._database, connection, name, body)
-            incoming = _unknown(connection, incoming)
-            if not incoming:
-                return
-            connection.execute(sa.insert(events), [_event_row(event, now) for event in incoming])
+            fresh = store_events(self._database, connection, incoming, now)
             wanted: dict[str, Priority] = {}
-            for event in incoming:
+            for event in fresh:
                 if event.state == "pending":
                     known = wanted.get(event.key, event.priority)
                     wanted[event.key] = min(known, event.priority)
-            leases.make_due(self._database, connection, wanted, now + self._settle_seconds)
+            hurry = any(event.directive is not None for event in fresh)
+            due_at = now if hurry else now + self._settle_seconds
+            leases.make_due(self._database, connection, wanted, due_at)
             counters.add(
                 self._database,
                 connection,
-                [("events_received", f"{event.source},{event.state}", 1) for event in incoming],
+                [("events_received", f"{event.source},{event.state}", 1) for event in fresh],
             )
+            for name, body in remember.items():
+                store_document(self._database, connection, name, body)
 
     def writable(self) -> bool:
         """Whether an event could be stored now."""
@@ -133,7 +112,7 @@ class Inbox:
         with self._database.write() as connection:
             now = self._database.now(connection)
             picked = _due(due.c.key, lane, now).limit(limit)
-            return _take(connection, picked, lane, run_id, now, lease_seconds)
+            return take(connection, picked, lane, run_id, now, lease_seconds)
 
     def reclaim(self, batch_id: int, run_id: str, lease_seconds: float) -> Claim | None:
         """Claim again what an earlier batch had and lost, as far as it is still unsettled."""
@@ -150,7 +129,7 @@ class Inbox:
                 .where(leases.unleased(now), due.c.key.in_(theirs))
                 .order_by(due.c.due_at)
             )
-            return _take(connection, picked, lane, run_id, now, lease_seconds)
+            return take(connection, picked, lane, run_id, now, lease_seconds)
 
     # ------------------------------------------------------------------ lease
 
@@ -178,12 +157,92 @@ class Inbox:
             ).scalars()
             return frozenset(rows.all())
 
+    def extend(
+        self, batch_id: int, keys: Sequence[str], lease_seconds: float
+    ) -> Mapping[str, Sequence[ClaimedEvent]]:
+        """Take further keys under the batch's token: those that nobody else holds.
+
+        They are freed like the claimed ones, so they too must be settled.
+
+        Returns:
+            Each key that was got (or was the batch's already), with its unsettled events, perhaps
+            none: a contact is needed for its lead's link, whether or not it has changed.
+
+        Raises:
+            LeaseLost: if the batch is over.
+        """
+        if not keys:
+            return {}
+        with self._database.write() as connection:
+            batch = connection.execute(
+                sa.select(batches).where(batches.c.id == batch_id, batches.c.settled_at.is_(None))
+            ).first()
+            if batch is None:
+                raise LeaseLost(f"batch {batch_id} is over")
+            wanted: dict[str, Priority] = {key: batch.lane for key in keys}
+            now = self._database.now(connection)
+            leases.make_known(self._database, connection, wanted, now)
+            rows = leases.lock(
+                connection,
+                due.c.key.in_(keys),
+                sa.or_(leases.unleased(now), due.c.token == batch_id),
+            )
+            until = self._database.now(connection) + lease_seconds
+            return lease(connection, [key for key, _ in rows], batch_id, batch.run_id, until)
+
+    def rekey(self, batch_id: int, new_keys: Mapping[str, str]) -> None:
+        """Hand the events of held keys over to other keys, due now; the held ones are gone.
+
+        Args:
+            batch_id: holds the old keys. It must not settle them any more.
+            new_keys: old key -> new, ``{"record:rec1": "lead:5"}``.
+
+        Raises:
+            LeaseLost: if the batch no longer holds one of the old keys; then nothing is changed.
+        """
+        if not new_keys:
+            return
+        old_keys = list(new_keys)
+        with self._database.write() as connection:
+            urgent = connection.execute(
+                sa.select(due.c.key, due.c.priority).where(due.c.key.in_(old_keys))
+            )
+            wanted: dict[str, Priority] = {}
+            for row in urgent:
+                new = new_keys[row.key]
+                wanted[new] = min(wanted.get(new, row.priority), row.priority)
+            # The new keys' rows first: "lead:" and "contact:" sort before "record:".
+            leases.make_due(self._database, connection, wanted, self._database.now(connection))
+            now = leases.require_lease(self._database, connection, batch_id, old_keys)
+            for old, new in new_keys.items():
+                back = sa.case((events.c.state == "claimed", "pending"), else_=events.c.state)
+                connection.execute(
+                    sa.update(events)
+                    .where(events.c.key == old, events.c.state.in_((*UNSETTLED, "dead", "held")))
+                    .values(key=new, batch_id=None, state=back)
+                )
+            connection.execute(sa.delete(due).where(due.c.key.in_(old_keys)))
+            _close_if_empty(connection, batch_id, now)
+
     # ------------------------------------------------------------------ settle
 
-    def settle(self, batch_id: int, outcomes: Mapping[str, Outcome], max_attempts: int) -> float:
+    def settle(
+        self,
+        batch_id: int,
+        outcomes: Mapping[str, Outcome],
+        max_attempts: int,
+        directives: Mapping[int, str] = NONE,
+    ) -> float:
         """Record how each key ended; only events captured by the claim are settled.
 
         A key with newer events stays due. The last unfinished key closes the batch.
+
+        Args:
+            batch_id: holds the keys.
+            outcomes: by key.
+            max_attempts: a key that was tried so often is dead.
+            directives: event id -> what came of this directive (``applied``, ``refused: ...``),
+                kept on the event unless it goes back to the queue.
 
         Returns:
             Database time of the settlement, seconds since the epoch.
@@ -194,11 +253,9 @@ class Inbox:
         with self._database.write() as connection:
             now = leases.require_lease(self._database, connection, batch_id, list(outcomes))
             settle_events(connection, batch_id, outcomes, max_attempts, now)
+            answer_directives(connection, batch_id, directives)
             free_keys(connection, batch_id, outcomes, now)
-            held = sa.exists(sa.select(due.c.key).where(due.c.token == batch_id))
-            connection.execute(
-                sa.update(batches).where(batches.c.id == batch_id, ~held).values(settled_at=now)
-            )
+            _close_if_empty(connection, batch_id, now)
             return now
 
     def release_run(self, run_id: str, delay_seconds: float = 0.0) -> int:
@@ -224,16 +281,16 @@ class Inbox:
                 .where(batches.c.run_id == run_id, batches.c.settled_at.is_(None))
                 .values(settled_at=now)
             )
+            # Keys that a batch took besides those that were due.
+            leases.forget_idle(connection, keys, now)
         return len(keys)
 
 
-def _unknown(connection: Connection, incoming: Sequence[IncomingEvent]) -> list[IncomingEvent]:
-    keys = [event.dedupe_key for event in incoming if event.dedupe_key is not None]
-    known: set[str] = set()
-    for some in leases.in_portions(keys):
-        found = sa.select(events.c.dedupe_key).where(events.c.dedupe_key.in_(some))
-        known.update(connection.execute(found).scalars())
-    return [event for event in incoming if event.dedupe_key not in known]
+def _close_if_empty(connection: Connection, batch_id: int, now: float) -> None:
+    held = sa.exists(sa.select(due.c.key).where(due.c.token == batch_id))
+    connection.execute(
+        sa.update(batches).where(batches.c.id == batch_id, ~held).values(settled_at=now)
+    )
 
 
 def _due(column: sa.Column[Any], lane: Priority, now: float) -> sa.Select[Any]:
@@ -247,67 +304,3 @@ def _due(column: sa.Column[Any], lane: Priority, now: float) -> sa.Select[Any]:
 def _first_due(lane: Priority, now: float) -> sa.ScalarSelect[Any]:
     # Ordered, so that PostgreSQL takes it from the index's edge; an EXISTS may scan the table.
     return _due(due.c.due_at, lane, now).limit(1).scalar_subquery()
-
-
-def _take(
-    connection: Connection,
-    picked: sa.Select[Any],
-    lane: Priority,
-    run_id: str,
-    now: float,
-    lease_seconds: float,
-) -> Claim | None:
-    """Lock the picked keys, skipping those that another transaction has, and lease them."""
-    keys = connection.execute(picked.with_for_update(skip_locked=True)).scalars().all()
-    if not keys:
-        return None
-    created = connection.execute(
-        sa.insert(batches).values(run_id=run_id, lane=lane, claimed_at=now).returning(batches.c.id)
-    )
-    batch_id = int(created.scalar_one())
-    connection.execute(
-        sa.update(due)
-        .where(due.c.key.in_(keys))
-        .values(token=batch_id, lease_until=now + lease_seconds)
-    )
-    rows = connection.execute(
-        sa.update(events)
-        .where(events.c.key.in_(keys), events.c.state.in_(UNSETTLED))
-        .values(state="claimed", batch_id=batch_id, run_id=run_id)
-        .returning(
-            events.c.id,
-            events.c.key,
-            events.c.source,
-            events.c.kind,
-            events.c.occurred_at,
-            events.c.received_at,
-            events.c.always_read,
-            events.c.attempts,
-        )
-    ).all()
-    by_key: dict[str, list[ClaimedEvent]] = {key: [] for key in keys}
-    for row in sorted(rows, key=lambda row: row.id):
-        by_key[row.key].append(ClaimedEvent(*row))
-    return Claim(batch_id, lane, by_key)
-
-
-def _why_quarantined(event: IncomingEvent) -> str | None:
-    if event.state != "quarantined" or event.payload is None:
-        return None
-    return storable(str(event.payload.get("error", "")))[:ERROR_CHARACTERS_MAX] or None
-
-
-def _event_row(event: IncomingEvent, now: float) -> dict[str, Any]:
-    return {
-        "key": event.key,
-        "source": event.source,
-        "kind": event.kind,
-        "state": event.state,
-        "error": _why_quarantined(event),
-        "priority": event.priority,
-        "occurred_at": event.occurred_at.timestamp() if event.occurred_at else None,
-        "received_at": now,
-        "always_read": event.always_read,
-        "payload": None if event.payload is None else json_text(event.payload),
-        "dedupe_key": event.dedupe_key,
-    }

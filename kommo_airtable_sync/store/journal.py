@@ -2,76 +2,38 @@
 
 A journal row is opened before the request is sent and closed, together with the ledger's move, in
 one transaction after the answer. An open row of a dead batch tells a successor what may already
-have landed. The ledger holds one row a lead; its fields are the two values last agreed on.
+have landed. Ledger, journal and held fields go by the inbox's keys.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from kommo_airtable_sync.core import canonical
+from kommo_airtable_sync.core.brake import Usage
 from kommo_airtable_sync.core.errors import Side
-from kommo_airtable_sync.core.types import LIVE, Canonical, Priority, lead_key
+from kommo_airtable_sync.core.types import LIVE, Priority
 from kommo_airtable_sync.store import leases
-from kommo_airtable_sync.store.database import Connection, Database, json_text
-from kommo_airtable_sync.store.leases import require_lease
-from kommo_airtable_sync.store.schema import due, events, journal, ledger
+from kommo_airtable_sync.store.database import Connection, Database
+from kommo_airtable_sync.store.entries import (
+    Acknowledged,
+    Held,
+    Intent,
+    Known,
+    LedgerEntry,
+    entry_row,
+    held_row,
+    intent_row,
+    read_entry,
+    read_held,
+    read_intent,
+)
+from kommo_airtable_sync.store.schema import batches, due, events, held_fields, journal, ledger
 
-
-@dataclass(frozen=True, slots=True)
-class AgreedField:
-    """What each side showed when they last agreed, and under which mapping."""
-
-    kommo: Canonical
-    airtable: Canonical
-    fingerprint: str
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerEntry:
-    """What we know of a lead: its record, the agreed fields, how fresh our last read was."""
-
-    lead_id: int
-    record_id: str | None = None
-    fields: Mapping[str, AgreedField] = field(default_factory=dict[str, AgreedField])
-    seen_updated_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """One field that is about to be written, or was (``state``)."""
-
-    lead_id: int
-    record_id: str | None
-    side: Side
-    operation: Literal["create", "update"]
-    field: str
-    field_name: str
-    before: Canonical
-    after: Canonical
-    rule: str
-    event_id: int | None = None
-    batch_id: int = 0
-    created_at: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
-    """One lead after a write was confirmed, or found to need none.
-
-    Args:
-        entry: the ledger row as it now must read.
-        written: whether intents of this batch are closed as done by it.
-    """
-
-    entry: LedgerEntry
-    written: bool = True
+RECENT_SECONDS = 120.0
 
 
 class Journal:
@@ -80,22 +42,31 @@ class Journal:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def load(
-        self, lead_ids: Sequence[int]
-    ) -> tuple[dict[int, LedgerEntry], dict[int, list[Intent]]]:
-        """Ledger entries and open intents of these leads, in one read."""
+    def load(self, keys: Sequence[str]) -> dict[str, Known]:
+        """All that is known of each of these keys; one look at each table."""
         with self._database.read() as connection:
-            rows = connection.execute(sa.select(ledger).where(ledger.c.lead_id.in_(lead_ids)))
-            entries = {row.lead_id: _entry(row) for row in rows}
-            found = connection.execute(
-                sa.select(journal)
-                .where(journal.c.lead_id.in_(lead_ids), journal.c.state == "open")
-                .order_by(journal.c.id)
+            now = self._database.now(connection)
+            rows = connection.execute(sa.select(ledger).where(ledger.c.key.in_(keys)))
+            entries = {row.key: read_entry(row) for row in rows}
+            written = [
+                read_intent(row)
+                for row in connection.execute(_open_and_recent(keys, now - RECENT_SECONDS))
+            ]
+            waiting = connection.execute(
+                sa.select(held_fields).where(held_fields.c.key.in_(keys))
+            ).all()
+        held: dict[str, dict[str, Held]] = {key: {} for key in keys}
+        for row in waiting:
+            held[row.key][row.field] = read_held(row)
+        return {
+            key: Known(
+                entry=entries.get(key) or LedgerEntry(key),
+                intents=tuple(i for i in written if i.key == key and i.closed_at is None),
+                recent=tuple(i for i in written if i.key == key and i.closed_at is not None),
+                held=held[key],
             )
-            intents: dict[int, list[Intent]] = {}
-            for row in found:
-                intents.setdefault(row.lead_id, []).append(_intent(row))
-        return entries, intents
+            for key in keys
+        }
 
     def open(
         self,
@@ -112,87 +83,79 @@ class Journal:
             LeaseLost: if the batch does not hold ``keys`` for ``lease_left_seconds`` more.
         """
         with self._database.write() as connection:
-            now = require_lease(self._database, connection, batch_id, keys, lease_left_seconds)
+            now = leases.require_lease(
+                self._database, connection, batch_id, keys, lease_left_seconds
+            )
             if intents:
                 connection.execute(
                     sa.insert(journal),
-                    [_intent_row(intent, batch_id, run_id, now) for intent in intents],
+                    [intent_row(intent, batch_id, run_id, now) for intent in intents],
                 )
 
     def acknowledge(self, batch_id: int, done: Sequence[Acknowledged]) -> None:
-        """Close the intents of these leads and move the ledger, in one transaction.
+        """Close the intents of these keys and move their ledger, in one transaction.
 
-        Intents left open by earlier batches are superseded: the state they spoke of has been
-        read and merged since. A lead that this batch no longer holds keeps its ledger; if it was
-        written to, nobody knows which of two writes came last, so its intents stay open and an
-        event asks for it to be read and written once more.
+        A key may come several times, once for each side that was written; the last entry stands.
+        A key that this batch no longer holds keeps its ledger; if it was written to, nobody knows
+        which of two writes came last, so the intents of that side stay open and an event asks for
+        it to be read and written once more.
         """
         if not done:
             return
         with self._database.write() as connection:
-            keys = [lead_key(item.entry.lead_id) for item in done]
+            keys = [item.entry.key for item in done]
             rows = leases.lock(connection, due.c.key.in_(keys), due.c.token == batch_id)
             now = self._database.now(connection)
-            held = {key for key, _ in rows}
-            overtaken = [item for item in done if lead_key(item.entry.lead_id) not in held]
+            ours = {key for key, _ in rows}
             self._ask_again(
                 connection,
                 batch_id,
-                [item.entry.lead_id for item in overtaken if item.written],
+                [item for item in done if item.entry.key not in ours and item.side is not None],
                 now,
             )
-            done = [item for item in done if item not in overtaken]
+            done = [item for item in done if item.entry.key in ours]
             if not done:
                 return
             self._store(connection, [item.entry for item in done], now)
-            written = [item.entry for item in done if item.written]
-            if written:
-                _close(connection, batch_id, [entry.lead_id for entry in written], "done", now)
-                # A create learns its record id only from the answer.
-                connection.execute(
-                    sa.update(journal)
-                    .where(
-                        journal.c.batch_id == batch_id,
-                        journal.c.lead_id == sa.bindparam("for_lead"),
-                        journal.c.record_id.is_(None),
-                    )
-                    .values(record_id=sa.bindparam("its_record")),
-                    [
-                        {"for_lead": entry.lead_id, "its_record": entry.record_id}
-                        for entry in written
-                    ],
-                )
+            for side, entries in _by_side(done).items():
+                _close(connection, batch_id, [entry.key for entry in entries], side, "done", now)
+            _learn_record_ids(connection, batch_id, done)
             connection.execute(
                 sa.update(journal)
                 .where(
-                    journal.c.lead_id.in_([item.entry.lead_id for item in done]),
+                    journal.c.key.in_([item.entry.key for item in done if item.final]),
                     journal.c.state == "open",
                     journal.c.batch_id < batch_id,
                 )
                 .values(state="superseded", closed_at=now)
             )
+            held = {item.entry.key: item.held for item in done if item.held is not None}
+            self._replace_held(connection, batch_id, held, now)
 
-    def refuse(self, batch_id: int, lead_ids: Sequence[int]) -> None:
-        """Close intents whose request the API refused: nothing of them was stored."""
+    def refuse(self, batch_id: int, keys: Sequence[str], side: Side) -> None:
+        """Close intents whose request that side's API refused: nothing of them was stored."""
         with self._database.write() as connection:
             now = self._database.now(connection)
-            _close(connection, batch_id, lead_ids, "refused", now)
+            _close(connection, batch_id, keys, side, "refused", now)
 
     def _ask_again(
-        self, connection: Connection, batch_id: int, lead_ids: Sequence[int], now: float
+        self, connection: Connection, batch_id: int, overtaken: Sequence[Acknowledged], now: float
     ) -> None:
-        if not lead_ids:
+        if not overtaken:
             return
-        connection.execute(
-            sa.update(journal)
-            .where(
-                journal.c.batch_id == batch_id,
-                journal.c.lead_id.in_(lead_ids),
-                journal.c.state == "superseded",
+        for side, entries in _by_side(overtaken).items():
+            connection.execute(
+                sa.update(journal)
+                .where(
+                    journal.c.batch_id == batch_id,
+                    journal.c.key.in_([entry.key for entry in entries]),
+                    journal.c.side == side,
+                    journal.c.state == "superseded",
+                )
+                .values(state="open", closed_at=None)
             )
-            .values(state="open", closed_at=None)
-        )
-        wanted: dict[str, Priority] = {lead_key(lead_id): LIVE for lead_id in lead_ids}
+        wanted: dict[str, Priority] = {item.entry.key: LIVE for item in overtaken}
+        leases.make_due(self._database, connection, wanted, now)
         event = {
             "source": "sync",
             "kind": "overtaken",
@@ -202,117 +165,172 @@ class Journal:
             "always_read": True,
         }
         connection.execute(sa.insert(events), [{"key": key, **event} for key in wanted])
-        leases.make_due(self._database, connection, wanted, now)
 
     def _store(self, connection: Connection, entries: Sequence[LedgerEntry], now: float) -> None:
         insert = (sqlite.insert if self._database.is_sqlite else postgresql.insert)(ledger)
-        columns = ("record_id", "fields", "seen_updated_at", "updated_at")
+        rows = {entry.key: entry_row(entry, now) for entry in entries}
         connection.execute(
             insert.on_conflict_do_update(
-                index_elements=[ledger.c.lead_id],
-                set_={name: insert.excluded[name] for name in columns},
+                index_elements=[ledger.c.key],
+                set_={
+                    column.name: insert.excluded[column.name]
+                    for column in ledger.c
+                    if not column.primary_key
+                },
+            ),
+            [rows[key] for key in sorted(rows)],
+        )
+
+    def _replace_held(
+        self,
+        connection: Connection,
+        batch_id: int,
+        held: Mapping[str, Sequence[Held]],
+        now: float,
+    ) -> None:
+        """What is held still keeps its ``since``."""
+        if not held:
+            return
+        still = sa.tuple_(held_fields.c.key, held_fields.c.field).in_(
+            [(key, item.field) for key, items in held.items() for item in items]
+        )
+        connection.execute(sa.delete(held_fields).where(held_fields.c.key.in_(list(held)), ~still))
+        if not any(held.values()):
+            return
+        run_id = connection.scalar(sa.select(batches.c.run_id).where(batches.c.id == batch_id))
+        insert = (sqlite.insert if self._database.is_sqlite else postgresql.insert)(held_fields)
+        changed = ("field_name", "reason", "kommo", "airtable", "run_id")
+        connection.execute(
+            insert.on_conflict_do_update(
+                index_elements=[held_fields.c.key, held_fields.c.field],
+                set_={name: insert.excluded[name] for name in changed},
             ),
             [
-                {
-                    "lead_id": entry.lead_id,
-                    "record_id": entry.record_id,
-                    "fields": _dump_fields(entry.fields),
-                    "seen_updated_at": entry.seen_updated_at,
-                    "updated_at": now,
-                }
-                for entry in sorted(entries, key=lambda entry: entry.lead_id)
+                held_row(key, item, run_id or "", now)
+                for key, items in sorted(held.items())
+                for item in items
             ],
         )
+
+    def changed_since(self, since: float, besides: Sequence[str] = ()) -> Usage:
+        """What was changed since then on either side, sent or confirmed; for the brake.
+
+        A key created since then does not count as changed by what follows: it is the same initial
+        load.
+
+        Args:
+            since: seconds since the epoch.
+            besides: keys to leave out, because the caller counts what it is about to do to them.
+        """
+        made = journal.alias()
+        creation = sa.exists(
+            sa.select(made.c.id).where(
+                made.c.key == journal.c.key,
+                made.c.operation == "create",
+                made.c.created_at >= since,
+                made.c.state.in_(("open", "done")),
+            )
+        )
+        changes = sa.and_(
+            journal.c.created_at >= since,
+            journal.c.operation != "create",
+            journal.c.state.in_(("open", "done")),
+            journal.c.key.not_in(besides),
+        )
+        update = journal.c.operation == "update"
+        blanked = sa.and_(update, journal.c.before != "null", journal.c.after == "null")
+        keys = sa.func.count(journal.c.key.distinct())
+        with self._database.read() as connection:
+            changed = connection.scalar(sa.select(keys).where(changes, update, ~creation))
+            deleted = connection.scalar(
+                sa.select(keys).where(changes, journal.c.operation == "delete")
+            )
+            by_field = connection.execute(
+                sa.select(journal.c.field, keys).where(changes, blanked).group_by(journal.c.field)
+            ).all()
+        return Usage(int(changed or 0), int(deleted or 0), {name: n for name, n in by_field})
+
+    def recently_written(self, record_ids: Sequence[str], since: float) -> set[str]:
+        """Which of these records we have written to since then (seconds since the epoch)."""
+        ours = sa.exists(
+            sa.select(journal.c.id).where(
+                journal.c.key == ledger.c.key,
+                journal.c.closed_at >= since,
+                journal.c.side == "airtable",
+                journal.c.state == "done",
+            )
+        )
+        found: set[str] = set()
+        with self._database.read() as connection:
+            for some in leases.in_portions(record_ids):
+                statement = sa.select(ledger.c.record_id).where(ledger.c.record_id.in_(some), ours)
+                found.update(connection.execute(statement).scalars())
+        return found
 
     def ledger_size(self) -> int:
         """How many leads have a record that we know of."""
         with self._database.read() as connection:
-            statement = sa.select(sa.func.count()).where(ledger.c.record_id.is_not(None))
+            statement = sa.select(sa.func.count()).where(
+                ledger.c.record_id.is_not(None), ledger.c.key.like("lead:%")
+            )
             return int(connection.scalar(statement) or 0)
 
-    def history(self, lead_id: int) -> list[dict[str, Any]]:
-        """Every journal row of a lead, oldest first."""
+    def history(self, key: str) -> list[dict[str, Any]]:
+        """Every journal row of a key, oldest first."""
         with self._database.read() as connection:
             rows = connection.execute(
-                sa.select(journal).where(journal.c.lead_id == lead_id).order_by(journal.c.id)
+                sa.select(journal).where(journal.c.key == key).order_by(journal.c.id)
             )
             return [dict(row) for row in rows.mappings()]
 
 
+def _open_and_recent(keys: Sequence[str], since: float) -> sa.CompoundSelect[Any]:
+    """Two looks in one statement, since one with OR would read the key's whole history."""
+    chosen = sa.select(journal).where(journal.c.key.in_(keys))
+    return sa.union_all(
+        chosen.where(journal.c.state == "open"),
+        chosen.where(journal.c.state == "done", journal.c.closed_at >= since),
+    ).order_by("id")
+
+
+def _by_side(items: Sequence[Acknowledged]) -> dict[Side, list[LedgerEntry]]:
+    found: dict[Side, list[LedgerEntry]] = {}
+    for item in items:
+        if item.side is not None:
+            found.setdefault(item.side, []).append(item.entry)
+    return found
+
+
+def _learn_record_ids(connection: Connection, batch_id: int, done: Sequence[Acknowledged]) -> None:
+    """A create learns its record id only from the answer."""
+    learnt = [
+        {"of_key": item.entry.key, "its_record": item.entry.record_id}
+        for item in done
+        if item.side is not None and item.entry.record_id is not None
+    ]
+    if learnt:
+        connection.execute(
+            sa.update(journal)
+            .where(
+                journal.c.batch_id == batch_id,
+                journal.c.key == sa.bindparam("of_key"),
+                journal.c.record_id.is_(None),
+            )
+            .values(record_id=sa.bindparam("its_record")),
+            learnt,
+        )
+
+
 def _close(
-    connection: Connection, batch_id: int, lead_ids: Sequence[int], state: str, now: float
+    connection: Connection, batch_id: int, keys: Sequence[str], side: Side, state: str, now: float
 ) -> None:
     connection.execute(
         sa.update(journal)
         .where(
             journal.c.batch_id == batch_id,
-            journal.c.lead_id.in_(lead_ids),
+            journal.c.key.in_(keys),
+            journal.c.side == side,
             journal.c.state == "open",
         )
         .values(state=state, closed_at=now)
-    )
-
-
-def _dump(value: Canonical) -> str:
-    return json_text(canonical.to_json(value))
-
-
-def _load(text: str | None) -> Canonical:
-    return None if text is None else canonical.from_json(json.loads(text))
-
-
-def _dump_fields(fields: Mapping[str, AgreedField]) -> str:
-    return json_text(
-        {
-            name: [
-                canonical.to_json(agreed.kommo),
-                canonical.to_json(agreed.airtable),
-                agreed.fingerprint,
-            ]
-            for name, agreed in fields.items()
-        }
-    )
-
-
-def _entry(row: Any) -> LedgerEntry:
-    fields = {
-        name: AgreedField(canonical.from_json(kommo), canonical.from_json(airtable), fingerprint)
-        for name, (kommo, airtable, fingerprint) in json.loads(row.fields).items()
-    }
-    return LedgerEntry(row.lead_id, row.record_id, fields, row.seen_updated_at)
-
-
-def _intent_row(intent: Intent, batch_id: int, run_id: str, now: float) -> dict[str, Any]:
-    return {
-        "batch_id": batch_id,
-        "run_id": run_id,
-        "event_id": intent.event_id,
-        "lead_id": intent.lead_id,
-        "record_id": intent.record_id,
-        "side": intent.side,
-        "operation": intent.operation,
-        "field": intent.field,
-        "field_name": intent.field_name,
-        "before": _dump(intent.before),
-        "after": _dump(intent.after),
-        "rule": intent.rule,
-        "state": "open",
-        "created_at": now,
-    }
-
-
-def _intent(row: Any) -> Intent:
-    return Intent(
-        lead_id=row.lead_id,
-        record_id=row.record_id,
-        side=row.side,
-        operation=row.operation,
-        field=row.field,
-        field_name=row.field_name,
-        before=_load(row.before),
-        after=_load(row.after),
-        rule=row.rule,
-        event_id=row.event_id,
-        batch_id=row.batch_id,
-        created_at=row.created_at,
     )

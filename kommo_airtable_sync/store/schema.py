@@ -22,14 +22,14 @@ events = sa.Table(
     sa.Column("key", Key, nullable=False),
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
-    # pending, claimed, done, dead, quarantined, ignored, dropped
+    # pending, claimed, held, done, dead, quarantined, ignored, dropped
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("priority", sa.Integer, nullable=False, server_default="0"),
     sa.Column("occurred_at", sa.Double),
     sa.Column("received_at", sa.Double, nullable=False),
     sa.Column("always_read", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("payload", sa.Text),
-    # A directive {lead, field, expected, chosen, actor}: undo, conflicts resolve, apply.
+    # What a person decided: undo, conflicts resolve, apply, holds release.
     sa.Column("directive", sa.Text),
     # (webhook, cursor) of an Airtable payload: delivered twice, stored once.
     sa.Column("dedupe_key", sa.Text, unique=True),
@@ -82,12 +82,16 @@ batches = sa.Table(
 ledger = sa.Table(
     "ledger",
     metadata,
-    sa.Column("lead_id", BigId, primary_key=True, autoincrement=False),
+    sa.Column("key", Key, primary_key=True),
     sa.Column("record_id", sa.Text),
-    # {airtable field id: [value seen in Kommo, value seen in Airtable, mapping fingerprint]}
+    # synced, excluded, deleted, ignored
+    sa.Column("state", sa.Text, nullable=False, server_default="synced"),
+    # {airtable field id: [value seen in Kommo, value seen in Airtable, mapping fingerprint]}, with
+    # a fourth item, true, if one of them was not seen yet but expected
     sa.Column("fields", sa.Text, nullable=False),
     # From a GET of the whole lead, never from a PATCH answer (design 3.2).
     sa.Column("seen_updated_at", sa.Double),
+    sa.Column("written_at", sa.Double),
     sa.Column("updated_at", sa.Double, nullable=False),
     sa.Index("ix_ledger_record", "record_id"),
 )
@@ -99,10 +103,10 @@ journal = sa.Table(
     sa.Column("batch_id", BigId, nullable=False),
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("event_id", BigId),
-    sa.Column("lead_id", BigId, nullable=False),
+    sa.Column("key", Key, nullable=False),
     sa.Column("record_id", sa.Text),
     sa.Column("side", sa.Text, nullable=False),
-    sa.Column("operation", sa.Text, nullable=False),  # create, update
+    sa.Column("operation", sa.Text, nullable=False),  # create, update, delete
     sa.Column("field", sa.Text, nullable=False),  # Airtable field id
     sa.Column("field_name", sa.Text, nullable=False),
     sa.Column("before", sa.Text),
@@ -112,16 +116,37 @@ journal = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("closed_at", sa.Double),
-    sa.Index("ix_journal_lead", "lead_id", "id"),
+    # A key's history, and what was written to it a moment ago.
+    sa.Index("ix_journal_key", "key", "closed_at"),
     sa.Index("ix_journal_run", "run_id"),
     sa.Index("ix_journal_batch", "batch_id"),
     # Open intents are few and looked for in every batch.
     sa.Index(
         "ix_journal_open",
-        "lead_id",
+        "key",
         sqlite_where=sa.text("state = 'open'"),
         postgresql_where=sa.text("state = 'open'"),
     ),
+    # The brake's window; an initial load's creations are many and do not count.
+    sa.Index(
+        "ix_journal_changes",
+        "created_at",
+        sqlite_where=sa.text("operation <> 'create'"),
+        postgresql_where=sa.text("operation <> 'create'"),
+    ),
+)
+
+held_fields = sa.Table(
+    "held_fields",
+    metadata,
+    sa.Column("key", Key, primary_key=True),
+    sa.Column("field", sa.Text, primary_key=True),  # Airtable field id
+    sa.Column("field_name", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),  # conflict, loop
+    sa.Column("kommo", sa.Text, nullable=False),
+    sa.Column("airtable", sa.Text, nullable=False),
+    sa.Column("since", sa.Double, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
 )
 
 runners = sa.Table(

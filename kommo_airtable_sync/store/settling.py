@@ -13,6 +13,8 @@ from kommo_airtable_sync.store.database import Connection, storable
 from kommo_airtable_sync.store.schema import due, events
 
 ERROR_CHARACTERS_MAX = 2_000
+# The directive of a held event that a person let go.
+RELEASED = '{"release":true}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +22,15 @@ class Outcome:
     """How the work on one key ended.
 
     Args:
-        state: ``done``; ``dead`` (a person must look); ``retry`` (counts as an attempt);
-            ``released`` (nobody's fault: back into the queue as it was).
+        state: ``done``; ``dead`` (a person must look); ``held`` (a person must allow it); ``retry``
+            (counts as an attempt); ``released`` (nobody's fault: back into the queue as it was).
         outcome: for done: ``created``, ``updated``, ``unchanged``, ``stale``, ``filtered``,
             ``absent``.
         error: one sentence for people.
         due_in_seconds: for retry and released.
     """
 
-    state: Literal["done", "dead", "retry", "released"]
+    state: Literal["done", "dead", "held", "retry", "released"]
     outcome: str | None = None
     error: str | None = None
     due_in_seconds: float = 0.0
@@ -53,13 +55,47 @@ def settle_events(
             )
             .values(_settled_values(outcome, max_attempts, now))
         )
-    done = [key for key, outcome in outcomes.items() if outcome.state == "done"]
-    # What once failed has now been made good by the same one write path.
+    _supersede(connection, outcomes, now)
+
+
+def _supersede(connection: Connection, outcomes: Mapping[str, Outcome], now: float) -> None:
+    """What once failed or was held has now been made good by the same one write path.
+
+    Not by an event that was stale: it was settled without a look at the lead. And what a person
+    decided is not made good by another's look.
+    """
+    looked = [
+        key
+        for key, outcome in outcomes.items()
+        if outcome.state == "done" and outcome.outcome != "stale"
+    ]
+    hint = sa.or_(events.c.directive.is_(None), events.c.directive == RELEASED)
     connection.execute(
         sa.update(events)
-        .where(events.c.key.in_(done), events.c.state == "dead")
+        .where(
+            events.c.key.in_(looked),
+            sa.or_(events.c.state == "dead", sa.and_(events.c.state == "held", hint)),
+        )
         .values(state="done", outcome="superseded", settled_at=now)
     )
+
+
+def answer_directives(connection: Connection, batch_id: int, answers: Mapping[int, str]) -> None:
+    """Keep what came of each directive, unless it goes back to the queue."""
+    if answers:
+        connection.execute(
+            sa.update(events)
+            .where(
+                events.c.id == sa.bindparam("its_id"),
+                events.c.batch_id == batch_id,
+                events.c.state != "pending",
+            )
+            .values(outcome=sa.bindparam("answer")),
+            [
+                {"its_id": event_id, "answer": storable(answer)[:ERROR_CHARACTERS_MAX]}
+                for event_id, answer in sorted(answers.items())
+            ],
+        )
 
 
 def _settled_values(outcome: Outcome, max_attempts: int, now: float) -> dict[str, Any]:
@@ -77,7 +113,7 @@ def _settled_values(outcome: Outcome, max_attempts: int, now: float) -> dict[str
         }
     return {
         "state": outcome.state,
-        "settled_at": now,
+        "settled_at": None if outcome.state == "held" else now,
         "outcome": outcome.outcome,
         "error": error,
     }

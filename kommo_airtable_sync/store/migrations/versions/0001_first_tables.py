@@ -1,4 +1,4 @@
-"""The first tables: inbox, journal, ledger, runners, sides, counters, documents."""
+"""The first tables: inbox, journal, ledger, held fields, runners, sides, counters, documents."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -85,12 +85,24 @@ def upgrade() -> None:
     )
     op.create_index("ix_events_state_id", "events", ["state", "id"], unique=False)
     op.create_table(
+        "held_fields",
+        sa.Column("key", KEY, nullable=False),
+        sa.Column("field", sa.Text(), nullable=False),
+        sa.Column("field_name", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("kommo", sa.Text(), nullable=False),
+        sa.Column("airtable", sa.Text(), nullable=False),
+        sa.Column("since", sa.Double, nullable=False),
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("key", "field"),
+    )
+    op.create_table(
         "journal",
         sa.Column("id", BIG_ID, autoincrement=True, nullable=False),
         sa.Column("batch_id", BIG_ID, nullable=False),
         sa.Column("run_id", sa.Text(), nullable=False),
         sa.Column("event_id", BIG_ID, nullable=True),
-        sa.Column("lead_id", BIG_ID, nullable=False),
+        sa.Column("key", KEY, nullable=False),
         sa.Column("record_id", sa.Text(), nullable=True),
         sa.Column("side", sa.Text(), nullable=False),
         sa.Column("operation", sa.Text(), nullable=False),
@@ -105,11 +117,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("ix_journal_batch", "journal", ["batch_id"], unique=False)
-    op.create_index("ix_journal_lead", "journal", ["lead_id", "id"], unique=False)
+    op.create_index(
+        "ix_journal_changes",
+        "journal",
+        ["created_at"],
+        unique=False,
+        sqlite_where=sa.text("operation <> 'create'"),
+        postgresql_where=sa.text("operation <> 'create'"),
+    )
+    op.create_index("ix_journal_key", "journal", ["key", "closed_at"], unique=False)
     op.create_index(
         "ix_journal_open",
         "journal",
-        ["lead_id"],
+        ["key"],
         unique=False,
         sqlite_where=sa.text("state = 'open'"),
         postgresql_where=sa.text("state = 'open'"),
@@ -117,12 +137,14 @@ def upgrade() -> None:
     op.create_index("ix_journal_run", "journal", ["run_id"], unique=False)
     op.create_table(
         "ledger",
-        sa.Column("lead_id", BIG_ID, autoincrement=False, nullable=False),
+        sa.Column("key", KEY, nullable=False),
         sa.Column("record_id", sa.Text(), nullable=True),
+        sa.Column("state", sa.Text(), server_default="synced", nullable=False),
         sa.Column("fields", sa.Text(), nullable=False),
         sa.Column("seen_updated_at", sa.Double, nullable=True),
+        sa.Column("written_at", sa.Double, nullable=True),
         sa.Column("updated_at", sa.Double, nullable=False),
-        sa.PrimaryKeyConstraint("lead_id"),
+        sa.PrimaryKeyConstraint("key"),
     )
     op.create_index("ix_ledger_record", "ledger", ["record_id"], unique=False)
     op.create_table(
@@ -169,9 +191,16 @@ def downgrade() -> None:
         sqlite_where=sa.text("state = 'open'"),
         postgresql_where=sa.text("state = 'open'"),
     )
-    op.drop_index("ix_journal_lead", table_name="journal")
+    op.drop_index("ix_journal_key", table_name="journal")
+    op.drop_index(
+        "ix_journal_changes",
+        table_name="journal",
+        sqlite_where=sa.text("operation <> 'create'"),
+        postgresql_where=sa.text("operation <> 'create'"),
+    )
     op.drop_index("ix_journal_batch", table_name="journal")
     op.drop_table("journal")
+    op.drop_table("held_fields")
     op.drop_index("ix_events_state_id", table_name="events")
     op.drop_index(
         "ix_events_settled",

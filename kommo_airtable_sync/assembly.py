@@ -10,7 +10,7 @@ from kommo_airtable_sync.airtable.client import AirtableClient
 from kommo_airtable_sync.core.types import BULK, LIVE, Priority
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.directory import Directory
-from kommo_airtable_sync.engine.enrich import load_enrichers
+from kommo_airtable_sync.engine.enrich import Enricher, load_functions
 from kommo_airtable_sync.kommo.client import KommoClient
 from kommo_airtable_sync.settings import Settings
 from kommo_airtable_sync.store.database import Database
@@ -93,6 +93,6 @@ def build_engine(settings: Settings, lane: Priority) -> Engine:
             base_id=settings.airtable_base_id,
         ),
         executor=ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="call"),
-        enrichers=load_enrichers(config.enrich),
+        enricher=Enricher(load_functions(config.enrich)),
         stop_requested=settings.stop_requested,
     )

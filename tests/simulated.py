@@ -26,6 +26,7 @@ from kommo_airtable_sync.engine.batch import BatchReport
 from kommo_airtable_sync.engine.claim import claim_batch
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.directory import Directory
+from kommo_airtable_sync.engine.enrich import Enricher, load_functions
 from kommo_airtable_sync.engine.follow import work_batch
 from kommo_airtable_sync.kommo.client import KommoClient
 from kommo_airtable_sync.receiver.app import kommo_events
@@ -155,7 +156,7 @@ class World:
                 self.config, kommo, airtable, documents, kommo_url=KOMMO_URL, base_id=BASE_ID
             ),
             executor=Inline(),
-            enrichers=load_enrichers(self.config.enrich),
+            enricher=Enricher(load_functions(self.config.enrich)),
         )
 
     def _begin_kommo(self, request: requests.PreparedRequest) -> tuple[float, Callable[[], Any]]:

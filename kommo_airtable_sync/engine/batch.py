@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kommo_airtable_sync.core.errors import SideUnavailable
+from kommo_airtable_sync.core.field_mapping import FieldMapping
 from kommo_airtable_sync.core.mapping import Mapping as TableMapping
 from kommo_airtable_sync.core.merge import Absent
 from kommo_airtable_sync.core.types import Canonical, Json, key_id, key_kind
-from kommo_airtable_sync.store.inbox import Claim, ClaimedEvent
-from kommo_airtable_sync.store.journal import Held, Intent, Known, LedgerEntry
+from kommo_airtable_sync.store.claiming import Claim, ClaimedEvent
+from kommo_airtable_sync.store.entries import Held, Intent, Known, LedgerEntry
 from kommo_airtable_sync.store.settling import Outcome
 
 
@@ -23,6 +24,7 @@ class Plan:
         key: ``lead:5``, ``contact:7``.
         table: the mapping of the record's table.
         entry: the ledger row as it reads once what is agreed already is kept.
+        fields: those that were merged: of the mapping, and given by enrichment.
         record_id: None: the record is matched by key, else created.
         cells: Airtable field id -> cell, changed fields only (all filled ones for a create).
         item: Kommo's PATCH item without its id; empty if nothing changes there.
@@ -40,6 +42,7 @@ class Plan:
     key: str
     table: TableMapping
     entry: LedgerEntry
+    fields: Sequence[FieldMapping] = ()
     record_id: str | None = None
     cells: Mapping[str, Json] = field(default_factory=dict[str, Json])
     item: Mapping[str, Json] = field(default_factory=dict[str, Json])

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from kommo_airtable_sync.core.brake import PlannedChange, decide
+from kommo_airtable_sync.core.brake import WINDOW_SECONDS, Brake, PlannedChange
 from kommo_airtable_sync.core.canonical import is_blank
 from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.store.settling import Outcome
-
-WINDOW_SECONDS = 3600.0
-
 
 def brake(engine: Engine, batch: Batch) -> None:
     """Hold what would go beyond the limits; creations and what a person released go on."""
     plans = [*batch.plans, *batch.patches]
     if not any(not plan.creates or plan.delete for plan in plans):
         return
-    usage = engine.journal.changed_since(engine.seconds() - WINDOW_SECONDS)
-    held = decide(engine.config.safety, usage, [_change(batch, plan) for plan in plans])
-    for key, reason in held.items():
+    since = engine.seconds() - WINDOW_SECONDS
+    usage = engine.journal.changed_since(since, besides=[plan.key for plan in plans])
+    verdict = Brake(engine.config.safety).decide(usage, [_change(batch, plan) for plan in plans])
+    for key, reason in verdict.held.items():
         batch.outcomes[key] = Outcome("held", error=reason)
-    batch.plans = [plan for plan in batch.plans if plan.key not in held]
-    batch.patches = [plan for plan in batch.patches if plan.key not in held]
-    batch.counts["braked"] += len(held)
+    batch.plans = [plan for plan in batch.plans if plan.key not in verdict.held]
+    batch.patches = [plan for plan in batch.patches if plan.key not in verdict.held]
+    batch.counts["braked"] += len(verdict.held)
 
 
 def _change(batch: Batch, plan: Plan) -> PlannedChange:
@@ -30,11 +28,11 @@ def _change(batch: Batch, plan: Plan) -> PlannedChange:
         key=plan.key,
         is_create=plan.creates,
         is_delete=plan.delete,
-        blanked=frozenset(
-            intent.field
+        blanked={
+            intent.field: intent.field_name
             for intent in plan.intents
             if is_blank(intent.after) and not is_blank(intent.before) and not plan.delete
-        ),
+        },
         released=any(
             (event.directive or {}).get("release") is True for event in batch.events_of(plan.key)
         ),

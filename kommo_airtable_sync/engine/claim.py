@@ -12,7 +12,7 @@ from kommo_airtable_sync.engine.context import (
     RECORDS_PER_WRITE,
     Engine,
 )
-from kommo_airtable_sync.store.inbox import Claim
+from kommo_airtable_sync.store.claiming import Claim
 
 
 def claim_batch(engine: Engine, run_id: str) -> Batch | None:

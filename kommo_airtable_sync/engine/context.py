@@ -12,6 +12,7 @@ from kommo_airtable_sync.core.ports import Clock
 from kommo_airtable_sync.core.types import Priority
 from kommo_airtable_sync.engine.batch import Batch
 from kommo_airtable_sync.engine.directory import Directory
+from kommo_airtable_sync.engine.enrich import Enricher
 from kommo_airtable_sync.kommo.client import KommoClient
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.inbox import Inbox
@@ -58,6 +59,7 @@ class Engine:
     runners: Runners
     directory: Directory
     executor: Executor
+    enricher: Enricher
     stop_requested: Callable[[], bool] = field(default=lambda: False)
     batches: dict[int, Batch] = field(default_factory=dict[int, Batch])
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from kommo_airtable_sync.core.status import deleted_text, excluded_text
+from kommo_airtable_sync.core.status import status_text
 from kommo_airtable_sync.core.types import key_id
 from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.plan import Subject, with_status
-from kommo_airtable_sync.store.journal import Intent, LedgerEntry
+from kommo_airtable_sync.store.entries import Intent, LedgerEntry
 from kommo_airtable_sync.store.settling import Outcome
 
 DELETED = "delete"
@@ -39,7 +39,7 @@ def lead_is_absent(engine: Engine, batch: Batch, key: str) -> None:
     entry = batch.known[key].entry
     if _told_deleted(batch, key) or key in batch.trashed:
         policy = engine.config.kommo.when_deleted
-        _leave(engine, batch, key, entry, policy, "deleted", deleted_text())
+        _leave(engine, batch, key, entry, policy, "deleted")
     elif entry.state == "deleted":
         batch.outcomes[key] = Outcome("done", "absent")
     elif entry.fields:
@@ -65,7 +65,7 @@ def lead_left(engine: Engine, batch: Batch, key: str, entry: LedgerEntry, reason
     if entry.record_id is None or policy == "keep":
         batch.outcomes[key] = Outcome("done", "filtered", reason)
         return
-    _leave(engine, batch, key, entry, policy, "excluded", excluded_text(reason))
+    _leave(engine, batch, key, entry, policy, "excluded", reason)
 
 
 def record_may_return(engine: Engine, batch: Batch, key: str, entry: LedgerEntry) -> bool:
@@ -95,7 +95,7 @@ def _leave(
     entry: LedgerEntry,
     policy: Policy,
     state: Literal["excluded", "deleted"],
-    text: str,
+    reason: str = "",
 ) -> None:
     mapping = engine.directory.mapping()
     record_id = entry.record_id
@@ -132,7 +132,7 @@ def _leave(
         now=engine.clock.now(),
         final=True,
     )
-    marked = with_status(gone, subject, text)
+    marked = with_status(gone, subject, status_text(state=state, excluded=reason))
     if marked.cells:
         batch.plans.append(marked)
     else:

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from kommo_airtable_sync.core.errors import LeadFailed
 from kommo_airtable_sync.core.filters import qualifies
-from kommo_airtable_sync.core.links import LinkMapping, company_id, main_contact_id
+from kommo_airtable_sync.core.links import LINKED, company_id, main_contact_id
+from kommo_airtable_sync.core.mapping import LinkMapping
 from kommo_airtable_sync.core.schemas import UnknownReference
 from kommo_airtable_sync.core.sources import embedded
 from kommo_airtable_sync.core.types import IncomingEvent, Json, key_id, key_kind, lead_key
@@ -163,10 +164,10 @@ def _tell_leads(engine: Engine, batch: Batch, needed: Mapping[str, Mapping[str, 
         if lead is None:
             continue
         linked = {
-            link.attribute: _record_behind(batch, key, link, needed[link.kind].get(key))
+            link.kommo: _record_behind(batch, key, link, needed[link.kind].get(key))
             for link in engine.directory.mapping().links
         }
-        batch.leads[key] = {**lead, "_linked": linked}
+        batch.leads[key] = {**lead, LINKED: linked}
     if engine.directory.mapping().needs_names:
         _tell_names(engine, batch)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from kommo_airtable_sync.core.enrichment import enriched_fields
@@ -16,9 +16,9 @@ from kommo_airtable_sync.core.types import Json
 from kommo_airtable_sync.engine import leaving
 from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.context import Engine
-from kommo_airtable_sync.engine.enrich import enrich
 from kommo_airtable_sync.engine.outage import pausing
 from kommo_airtable_sync.engine.plan import Subject, plan_subject, with_status
+from kommo_airtable_sync.store.entries import Held
 from kommo_airtable_sync.store.settling import Outcome
 
 log = logging.getLogger(__name__)
@@ -78,10 +78,8 @@ def _merge(engine: Engine, batch: Batch, key: str, *, final: bool) -> None:
         if not leaving.record_may_return(engine, batch, key, entry):
             return
         entry = replace(entry, record_id=None)
-    fields = mapping.fields
-    if engine.enrichers:
-        values = enrich(engine.enrichers, lead)
-        fields = (*fields, *enriched_fields(mapping, values))
+    given = enriched_fields(engine.enricher.enrich(lead), mapping)
+    fields = (*mapping.fields, *(field for field, _ in given))
     subject = Subject(
         key=key,
         table=mapping,
@@ -102,10 +100,9 @@ def _merge(engine: Engine, batch: Batch, key: str, *, final: bool) -> None:
         # Not seen to the end: what we were told must not look old when it is tried again.
         unseen = replace(plan.entry, seen_updated_at=known.entry.seen_updated_at)
         plan = replace(plan, entry=unseen)
-    text = status_text(
-        [(held.reason, held.field_name) for held in plan.held],
-        refused=[each.name for each in fields if each.id in plan.unsettled and plan.problems],
-    )
+    held = {each.field_name: each.reason for each in plan.held}
+    refused = [each.name for each in fields if each.id in plan.unsettled - _ids(plan.held)]
+    text = status_text(held=held, problems=refused)
     accept(batch, with_status(plan, subject, text), known_writes=bool(known.recent))
 
 
@@ -136,6 +133,10 @@ def ended(plan: Plan, outcome: str) -> Outcome:
     if plan.problems:
         return Outcome("dead", error=" ".join(plan.problems))
     return Outcome("done", outcome)
+
+
+def _ids(held: Iterable[Held]) -> set[str]:
+    return {each.field for each in held}
 
 
 def updated_at(lead: Mapping[str, Json]) -> float | None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Literal
 
 from kommo_airtable_sync.core import canonical
 from kommo_airtable_sync.core.canonical import parse_instant, same
 from kommo_airtable_sync.core.errors import LeadFailed, Side
 from kommo_airtable_sync.core.field_mapping import FieldMapping
-from kommo_airtable_sync.core.loop_breaker import is_ping_pong
+from kommo_airtable_sync.core.loop_breaker import continues_loop
 from kommo_airtable_sync.core.mapping import Mapping as TableMapping
 from kommo_airtable_sync.core.merge import MISSING, UNREAD, Absent, Agreed, Decision, merge_field
 from kommo_airtable_sync.core.sources import EPOCH
+from kommo_airtable_sync.core.status import status_cell
 from kommo_airtable_sync.core.types import Canonical, Json, key_id
 from kommo_airtable_sync.engine.batch import Batch, Plan
-from kommo_airtable_sync.store.inbox import ClaimedEvent
-from kommo_airtable_sync.store.journal import AgreedField, Held, Intent, Known, LedgerEntry
+from kommo_airtable_sync.store.claiming import ClaimedEvent
+from kommo_airtable_sync.store.entries import AgreedField, Held, Intent, Known, LedgerEntry
 
 STATUS = "status"
 """The fingerprint of the status field in the ledger."""
@@ -100,6 +102,7 @@ def plan_subject(subject: Subject, batch: Batch) -> Plan:
     return Plan(
         key=subject.key,
         table=subject.table,
+        fields=subject.fields,
         entry=replace(subject.entry, fields=draft.agreed, state="synced"),
         record_id=subject.entry.record_id,
         cells=cells,
@@ -305,9 +308,10 @@ def _break_loop(
         wanted.append(("kommo", decision.kommo_value))
     if decision.write_airtable:
         wanted.append(("airtable", decision.airtable_value))
-    recent = [write for write in subject.known.recent if write.field == each.id]
-    now = subject.now.timestamp()
-    if not still and not any(is_ping_pong(recent, side, value, now) for side, value in wanted):
+    recent, now = subject.known.recent, subject.now.timestamp()
+    if not still and not any(
+        continues_loop(recent, side, each.id, value, now) for side, value in wanted
+    ):
         return decision
     if not still:
         batch.counts["loop_breaks"] += 1
@@ -318,7 +322,7 @@ def _break_loop(
 def _held(
     subject: Subject,
     each: FieldMapping,
-    reason: str,
+    reason: Literal["conflict", "loop"],
     kommo: Canonical,
     airtable: Canonical | Absent,
 ) -> Held:
@@ -447,6 +451,7 @@ def with_status(plan: Plan, subject: Subject, text: str) -> Plan:
     status = plan.table.status
     if status is None:
         return plan
+    text = status_cell(text, status)
     known = subject.known.entry.fields.get(status.id)
     shown: Canonical = known.airtable if known else None
     if subject.record is not None:
@@ -482,7 +487,7 @@ def agreed_after_airtable(plan: Plan, record: Mapping[str, Json]) -> dict[str, A
     A field that goes to Kommo as well has not been agreed on yet: it moves with that answer.
     """
     fields = dict(plan.entry.fields)
-    for each in plan.table.fields:
+    for each in plan.fields:
         written = each.id in plan.cells or plan.creates
         pending = each.id in plan.item_fields or each.id in plan.unsettled
         if pending or not (written or each.id not in fields):
@@ -504,7 +509,7 @@ def agreed_after_kommo(plan: Plan, lead_after: Mapping[str, Json]) -> dict[str, 
         lead_after: the lead as it must look now.
     """
     fields = dict(plan.entry.fields)
-    for each in plan.table.fields:
+    for each in plan.fields:
         shown = plan.airtable.get(each.id)
         if each.id in plan.item_fields and not isinstance(shown, Absent):
             kommo = each.from_kommo(lead_after, final=True)

@@ -7,15 +7,15 @@ from dataclasses import replace
 from datetime import datetime
 
 from kommo_airtable_sync.core.errors import ConfigurationError
-from kommo_airtable_sync.core.mapping import Mapping
+from kommo_airtable_sync.core.mapping import Mapping, wanted_embeds
 from kommo_airtable_sync.core.merge import needs_record
 from kommo_airtable_sync.core.types import Json, key_id, key_kind, lead_key
 from kommo_airtable_sync.engine.batch import Batch
 from kommo_airtable_sync.engine.context import CALL_SECONDS_MAX, Engine
 from kommo_airtable_sync.engine.outage import pausing
 from kommo_airtable_sync.engine.pull import pull_webhook
-from kommo_airtable_sync.store.inbox import ClaimedEvent
-from kommo_airtable_sync.store.journal import Intent, Known, LedgerEntry
+from kommo_airtable_sync.store.claiming import ClaimedEvent
+from kommo_airtable_sync.store.entries import Intent, Known, LedgerEntry
 from kommo_airtable_sync.store.settling import Outcome
 
 
@@ -88,7 +88,7 @@ def _read_both(
     wanted = [key for key in leads if _wants_record(batch, key, mapping)]
     ids = [key_id(key) for key in leads]
     reading = (
-        engine.executor.submit(engine.kommo.leads_by_id, ids, with_=mapping.embeds) if ids else None
+        engine.executor.submit(engine.kommo.leads_by_id, ids, with_=wanted_embeds(mapping)) if ids else None
     )
     try:
         if wanted or strangers:

@@ -30,7 +30,7 @@ from kommo_airtable_sync.engine.context import (
 from kommo_airtable_sync.engine.merge import ended
 from kommo_airtable_sync.engine.plan import agreed_after_airtable
 from kommo_airtable_sync.engine.read import key_changed, several_records
-from kommo_airtable_sync.store.journal import Acknowledged, LedgerEntry
+from kommo_airtable_sync.store.entries import Acknowledged, LedgerEntry
 from kommo_airtable_sync.store.settling import Outcome
 
 RECORD_GONE = "ROW_DOES_NOT_EXIST"

@@ -21,7 +21,7 @@ from kommo_airtable_sync.engine.plan import agreed_after_kommo
 from kommo_airtable_sync.engine.rereading import read_again_if_old
 from kommo_airtable_sync.engine.sending import keep_unchanged
 from kommo_airtable_sync.engine.write_airtable import write_airtable
-from kommo_airtable_sync.store.journal import Acknowledged
+from kommo_airtable_sync.store.entries import Acknowledged
 from kommo_airtable_sync.store.settling import Outcome
 
 

@@ -10,7 +10,7 @@ import pytest
 from kommo_airtable_sync.core.codecs import CELL_KINDS
 from kommo_airtable_sync.core.destinations import ATTRIBUTES, LOST, is_writable, patched
 from kommo_airtable_sync.core.field_mapping import FieldMapping
-from kommo_airtable_sync.core.mapping import allowed_targets
+from kommo_airtable_sync.core.resolving import allowed_targets
 from kommo_airtable_sync.core.schemas import AirtableField, KommoSchema
 from kommo_airtable_sync.core.sources import (
     CUSTOM_KINDS,

@@ -171,7 +171,7 @@ def test_the_lists_come_from_their_addresses(kommo, client):
     assert client.account()["id"] == 1
     assert client.pipelines() == [{"id": 2}]
     assert client.users() == [{"id": 3}]
-    assert client.lead_custom_fields() == [{"id": 4}, {"id": 5}]
+    assert client.custom_fields("leads") == [{"id": 4}, {"id": 5}]
     assert client.loss_reasons() == [{"id": 6}]
     assert client.webhooks() == []
     assert [seen.path.removeprefix("/api/v4/") for seen in kommo.seen] == [

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 import yaml
 
 from kommo_airtable_sync.airtable.client import AirtableClient
+from kommo_airtable_sync.core.airtable_hooks import parse_automation
 from kommo_airtable_sync.core.config import parse_config
 from kommo_airtable_sync.core.mapping import Mapping as FieldMappings
 from kommo_airtable_sync.core.types import LIVE, IncomingEvent, Priority, lead_key
@@ -39,8 +40,8 @@ from kommo_airtable_sync.sandbox.kommo.model import KommoModel
 from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN as KOMMO_TOKEN
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.documents import Documents
-from kommo_airtable_sync.store.inbox import Inbox
 from kommo_airtable_sync.store.entries import LedgerEntry
+from kommo_airtable_sync.store.inbox import Inbox
 from kommo_airtable_sync.store.journal import Journal
 from kommo_airtable_sync.store.limiter import SqlBudget
 from kommo_airtable_sync.store.runners import Runners
@@ -67,7 +68,7 @@ class Inline(Executor):
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (the future's own business)
             future.set_exception(error)
         return future
 
@@ -274,7 +275,7 @@ class World:
         self.receive(bodies)
         scripts = self.take_automations()
         for body in scripts:
-            self.inbox.receive(airtable_events(body))
+            self.inbox.receive(parse_automation(body))
         return len(bodies) + len(scripts)
 
     def take_automations(self) -> list[bytes]:

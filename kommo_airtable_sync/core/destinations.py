@@ -120,7 +120,7 @@ def merge_fragments(fragments: Iterable[Fragment]) -> Fragment:
 
 
 def fields_at(
-    item: Fragment, paths: Iterable[str], fields: Iterable[MappedField]
+    item: Mapping[str, Json], paths: Iterable[str], fields: Iterable[MappedField]
 ) -> frozenset[str]:
     """Which of the fields that an item was made from Kommo refused.
 
@@ -136,7 +136,7 @@ def fields_at(
     return frozenset(field.id for field in fields if field.source.name in names)
 
 
-def _source_at(item: Fragment, path: list[str]) -> str | None:
+def _source_at(item: Mapping[str, Json], path: list[str]) -> str | None:
     head, index = path[0], next(iter(path[1:]), "")
     if head != "custom_fields_values":
         return WRITTEN_AS.get(head, head)

@@ -65,6 +65,16 @@ class Mapping:
         sources = {field.source.name for field in self.fields}
         return frozenset(name for name in LINK_KINDS if name in sources)
 
+    @property
+    def own_user_id(self) -> int | None:
+        """The Kommo user as whom we write, None if the account did not say."""
+        return self.fields[0].schema.own_user_id if self.fields else None
+
+    def table_of(self, key: str) -> Mapping:
+        """The mapping of the table in which a lead, contact or company has its record."""
+        kind = key.partition(":")[0]
+        return next((link.mapping for link in self.links if link.kind == kind), self)
+
     def key_cell(self, lead_id: int) -> Json:
         """The key cell of a lead's record."""
         return self.key.cell(lead_id)

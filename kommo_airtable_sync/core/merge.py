@@ -66,6 +66,8 @@ MISSING: Final = Absent.MISSING
 """There is no record: it is about to be created."""
 
 Rule = Literal[
+    "directive",  # a person's choice
+    "loop_broken",  # the two sides bounce it
     "in_step",  # equal on both sides
     "unchanged",  # as at the last agreement, on each side by its own column
     "kommo_changed",

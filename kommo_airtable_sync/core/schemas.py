@@ -137,6 +137,8 @@ class KommoSchema(_Cached):
     loss_reasons: tuple[Named, ...]
     time_zone: str
     currency: str
+    own_user_id: int | None = None
+    """The user as whom the token acts."""
 
     @classmethod
     def from_api(
@@ -184,6 +186,7 @@ class KommoSchema(_Cached):
                 "loss_reasons": loss_reasons,
                 "time_zone": zone,
                 "currency": str(account.get("currency") or ""),
+                "own_user_id": account.get("current_user_id"),
             }
         )
 

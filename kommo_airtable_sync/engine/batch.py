@@ -48,7 +48,9 @@ class Plan:
     item: Mapping[str, Json] = field(default_factory=dict[str, Json])
     item_fields: frozenset[str] = frozenset()
     kommo: Mapping[str, Canonical] = field(default_factory=dict[str, Canonical])
-    airtable: Mapping[str, Canonical | Absent] = field(default_factory=dict[str, Canonical | Absent])
+    airtable: Mapping[str, Canonical | Absent] = field(
+        default_factory=dict[str, Canonical | Absent]
+    )
     intents: tuple[Intent, ...] = ()
     held: tuple[Held, ...] = ()
     problems: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.store.settling import Outcome
 
+
 def brake(engine: Engine, batch: Batch) -> None:
     """Hold what would go beyond the limits; creations and what a person released go on."""
     plans = [*batch.plans, *batch.patches]

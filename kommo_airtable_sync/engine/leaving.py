@@ -1,4 +1,4 @@
-"""Leads that leave and return: no longer qualifying, deleted, vanished; records that a person deleted.
+"""Leads that leave and return: excluded, deleted, vanished; records that a person deleted.
 
 Absence is not evidence (design 3.8): a lead counts as deleted only by a delete hook or by Kommo's
 trash. What merely is not shown any more is held, and a person says what it means.
@@ -72,9 +72,7 @@ def record_may_return(engine: Engine, batch: Batch, key: str, entry: LedgerEntry
     """A person deleted the record: whether it is to be made again (``airtable.when_deleted``)."""
     if engine.config.airtable.when_deleted == "recreate":
         return True
-    batch.unchanged.append(
-        Plan(key, engine.directory.mapping(), replace(entry, state="ignored"))
-    )
+    batch.unchanged.append(Plan(key, engine.directory.mapping(), replace(entry, state="ignored")))
     batch.outcomes[key] = Outcome("done", "ignored", "the record was deleted in Airtable")
     return False
 

@@ -74,7 +74,9 @@ def _take_unknown(engine: Engine, batch: Batch, needed: Mapping[str, Mapping[str
         for key in new
         if batch.known[key].entry.record_id is None and key not in batch.claim.events
     ]
-    taken = engine.inbox.extend(batch.id, unknown, LEASE_SECONDS) if unknown else {}
+    if not unknown:
+        return
+    taken = engine.inbox.extend(batch.id, unknown, LEASE_SECONDS)
     batch.claim = replace(batch.claim, events={**batch.claim.events, **taken})
     # What was read before the lease may be what another run has just changed.
     batch.known.update(engine.journal.load(list(taken)))
@@ -156,7 +158,12 @@ def _settle_unlinked(batch: Batch) -> None:
 def _tell_leads(engine: Engine, batch: Batch, needed: Mapping[str, Mapping[str, str]]) -> None:
     """Give each lead the record ids, and the names, behind its contact and company."""
     fresh = engine.journal.load(
-        [key for by_lead in needed.values() for key in by_lead.values() if key in batch.claim.events]
+        [
+            key
+            for by_lead in needed.values()
+            for key in by_lead.values()
+            if key in batch.claim.events
+        ]
     )
     batch.known.update(fresh)
     for key in batch.open_of("lead"):
@@ -173,7 +180,7 @@ def _tell_leads(engine: Engine, batch: Batch, needed: Mapping[str, Mapping[str, 
 
 
 def _record_behind(batch: Batch, lead: str, link: LinkMapping, other: str | None) -> str | None:
-    """The record id; one that could not be written leaves the deal's link as it was, and is told."""
+    """The record id; one that could not be written leaves the link as it was, and is told."""
     if other is None or other not in batch.known:
         return None
     record_id = batch.known[other].entry.record_id

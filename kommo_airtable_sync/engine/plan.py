@@ -13,7 +13,15 @@ from kommo_airtable_sync.core.errors import LeadFailed, Side
 from kommo_airtable_sync.core.field_mapping import FieldMapping
 from kommo_airtable_sync.core.loop_breaker import continues_loop
 from kommo_airtable_sync.core.mapping import Mapping as TableMapping
-from kommo_airtable_sync.core.merge import MISSING, UNREAD, Absent, Agreed, Decision, merge_field
+from kommo_airtable_sync.core.merge import (
+    MISSING,
+    UNREAD,
+    Absent,
+    Agreed,
+    Decision,
+    Sent,
+    merge_field,
+)
 from kommo_airtable_sync.core.sources import EPOCH
 from kommo_airtable_sync.core.status import status_cell
 from kommo_airtable_sync.core.types import Canonical, Json, key_id
@@ -171,7 +179,7 @@ def _merge(
         airtable=airtable,
         bases=_bases(subject, each, kommo),
         intents=[
-            (intent.side, (intent.after, intent.after))
+            Sent(intent.side, intent.before, (intent.after, intent.after))
             for intent in subject.known.intents
             if intent.field == each.id
         ],
@@ -443,11 +451,7 @@ def _key_intent(subject: Subject) -> Intent:
 
 
 def with_status(plan: Plan, subject: Subject, text: str) -> Plan:
-    """The plan with the status cell, if the record does not say so already.
-
-    Args:
-        text: what it shall say, from ``core.status``.
-    """
+    """The plan with the status cell saying ``text``, if the record does not say so already."""
     status = plan.table.status
     if status is None:
         return plan

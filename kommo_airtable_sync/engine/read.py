@@ -88,7 +88,9 @@ def _read_both(
     wanted = [key for key in leads if _wants_record(batch, key, mapping)]
     ids = [key_id(key) for key in leads]
     reading = (
-        engine.executor.submit(engine.kommo.leads_by_id, ids, with_=wanted_embeds(mapping)) if ids else None
+        engine.executor.submit(engine.kommo.leads_by_id, ids, with_=wanted_embeds(mapping))
+        if ids
+        else None
     )
     try:
         if wanted or strangers:

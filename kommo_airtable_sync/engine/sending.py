@@ -253,7 +253,7 @@ def _outcome(plan: Plan, record: Mapping[str, Json], created_ids: frozenset[str]
 
 
 def _left_for_kommo(plan: Plan, entry: LedgerEntry, record: Mapping[str, Json]) -> Plan:
-    """What is left of a plan once Airtable has its half: Kommo's, against what Airtable answered."""
+    """A plan once Airtable has its half: Kommo's is left, against what Airtable answered."""
     shown = {
         each.id: each.from_cell(record["fields"].get(each.id))
         for each in plan.table.fields

@@ -79,9 +79,11 @@ class KommoClient:
         """The contacts that exist among these, as ``leads_by_id``."""
         return self._by_id("contacts", ids, with_)
 
-    def companies_by_id(self, ids: Iterable[int]) -> dict[int, Entity]:
+    def companies_by_id(
+        self, ids: Iterable[int], *, with_: Sequence[str] = ()
+    ) -> dict[int, Entity]:
         """The companies that exist among these, as ``leads_by_id``."""
-        return self._by_id("companies", ids)
+        return self._by_id("companies", ids, with_)
 
     def lead_pages(
         self,

@@ -50,9 +50,7 @@ def payload(table: Json, source: str = "client", user: str = "usrPerson000000000
 
 
 def read(*payloads: Json, first: int = 1, user_id: str = US) -> Told:
-    return parse_payloads(
-        payloads, webhook_id=HOOK, first=first, table_id=TABLE, user_id=user_id
-    )
+    return parse_payloads(payloads, webhook_id=HOOK, first=first, table_id=TABLE, user_id=user_id)
 
 
 # ------------------------------------------------------------------ automations

@@ -57,5 +57,7 @@ def test_the_script_sends_ids_only_and_takes_the_bearer_from_the_automations_sec
     script = automation_script(url)
     assert json.dumps(url) in script
     assert f"input.secret({json.dumps(SECRET_NAME)})" in script
-    assert "JSON.stringify({ recordId, changedAt: changedAt ?? new Date().toISOString() })" in script
+    assert (
+        "JSON.stringify({ recordId, changedAt: changedAt ?? new Date().toISOString() })" in script
+    )
     assert "@" not in script

@@ -81,7 +81,9 @@ def test_people_s_edits_creations_and_deletions_become_events(
 
 
 def amount(world: World) -> str:
-    return next(field.id for field in world.engine.directory.mapping().fields if field.name == "Amount")
+    return next(
+        field.id for field in world.engine.directory.mapping().fields if field.name == "Amount"
+    )
 
 
 def test_edits_that_mean_nothing_to_us_are_not_even_told(

@@ -107,9 +107,7 @@ def test_one_that_airtable_has_ended_is_replaced(world: World) -> None:
 
 def test_what_a_lost_store_left_behind_is_cleared_and_others_are_not(world: World) -> None:
     for url in (f"{BASE}/hooks/airtable/ping", "https://another.example.com/hook"):
-        world.engine.airtable.create_webhook(
-            url, specification(world.engine.directory.mapping())
-        )
+        world.engine.airtable.create_webhook(url, specification(world.engine.directory.mapping()))
     register_airtable(world.engine, BASE)
     assert sorted(pinged(world)) == [
         "https://another.example.com/hook", f"{BASE}/hooks/airtable/ping",

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from kommo_airtable_sync.cli.webhooks import base_address
+from kommo_airtable_sync.cli.webhooks import _for_people, _register, base_address
 from kommo_airtable_sync.core.errors import ConfigurationError
+from tests.engine.conftest import new_world
+from tests.engine.test_pull import BASE, FIELDS
+from tests.simulated import World
 from tests.stack import SECRET, Stack, wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+__all__ = ["new_world"]
 KOMMO_SECRET = "kommo-s-own-secret-0123456789"
 
 
@@ -78,6 +82,18 @@ def test_a_side_that_refuses_does_not_keep_the_other_from_being_registered(stack
     listed = stack.cli("webhooks", "list")
     assert listed.returncode == 3
     assert "register again" in " ".join(listed.stdout.split())
+
+
+def test_the_automation_is_ready_to_paste_and_names_only_what_airtable_may_edit(
+    new_world: Callable[..., World],
+) -> None:
+    done, failures = _register(new_world(fields=FIELDS).engine, BASE, KOMMO_SECRET)
+    assert failures == []
+    assert done["automation"]["fields"] == ["Amount", "Notes"]
+    shown = _for_people(done)
+    assert f'fetch("{BASE}/hooks/airtable", request)' in shown
+    assert shown.index("Run a script") < shown.index("input.config()")
+    assert KOMMO_SECRET not in shown + json.dumps(done)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from kommo_airtable_sync.core.errors import ConfigurationError
-from kommo_airtable_sync.core.registration import specification
+from kommo_airtable_sync.core.registration import (
+    automation_steps,
+    edited_in_airtable,
+    specification,
+)
 from kommo_airtable_sync.engine.pull import pull_webhook, registered
 from kommo_airtable_sync.engine.registration import (
     register_airtable,
@@ -50,6 +54,21 @@ def test_it_watches_what_airtable_may_edit_and_the_key(world: World) -> None:
         }
     }
     assert hook.user_id == world.engine.airtable.user_id()
+
+
+@pytest.mark.parametrize("modified", [None, "Last Modified"])
+def test_the_automation_triggers_on_what_airtable_may_edit_and_nothing_else(
+    new_world: Callable[..., World], modified: str | None
+) -> None:
+    table = {"table": "Deals", "key_field": "Kommo Deal ID", "modified_field": modified}
+    mapping = new_world(fields=FIELDS, airtable=table).engine.directory.mapping()
+    fields = edited_in_airtable(mapping)
+    assert [field.name for field in fields] == ["Amount", "Notes"]
+    trigger, *others = automation_steps(mapping, fields)
+    assert '"Deals"' in trigger
+    assert '"Amount", "Notes"' in trigger
+    assert "Deal Name" not in trigger
+    assert any("changedAt" in step for step in others) == (modified is not None)
 
 
 def test_where_kommo_owns_all_it_watches_the_key_and_sees_deletions(

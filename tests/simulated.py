@@ -235,6 +235,9 @@ class World:
     def alter_field(self, field: str, **changes: Json) -> None:
         self._in_airtable("PATCH", f"fields/{quote(field)}", changes)
 
+    def delete_field(self, field: str) -> None:
+        self._in_airtable("DELETE", f"fields/{quote(field)}")
+
     def add_option(self, field: str, name: str) -> None:
         self._in_airtable("POST", f"options/{quote(field)}", {"name": name})
 

@@ -120,8 +120,10 @@ def _is_configuration(status: int, code: str) -> bool:
 
 
 def _not_granted(status: int, code: str, said: str) -> ConfigurationError:
-    if status == 403 or code.startswith("INVALID_PERMISSIONS"):
-        remedy = "Give AIRTABLE_TOKEN access to the base and the scopes data.records and schema."
+    if code == "TOO_MANY_WEBHOOKS_IN_BASE":
+        remedy = "A base takes ten webhooks: delete one that nobody needs."
+    elif status == 403 or code.startswith("INVALID_PERMISSIONS"):
+        remedy = "Give AIRTABLE_TOKEN access to the base and the scopes that .env.example names."
     elif code in _SCHEMA_CODES:
         remedy = "Run `doctor`: a table or field of sync.yaml is gone from the base."
     else:

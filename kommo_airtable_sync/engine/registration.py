@@ -56,7 +56,7 @@ def register_airtable(engine: Engine, base_url: str) -> AirtableWebhook:
     change one. It is pulled to its end after the new one is there, so nothing falls between.
     """
     documents = Documents(engine.database)
-    url, wanted = f"{base_url}{PING_PATH}", specification(engine.directory.refresh())
+    url, wanted = f"{base_url}{PING_PATH}", specification(engine.directory.mapping())
     there = {str(shown["id"]): shown for shown in engine.airtable.webhooks()}
     known = registered(documents)
     kept = next((hook for hook in known if _fits(hook, there.get(hook.id), url, wanted)), None)

@@ -33,7 +33,8 @@ class Documents:
 
     def named(self, prefix: str) -> dict[str, str]:
         """Every text whose name begins so, by name."""
-        wanted = documents.c.name.startswith(prefix, autoescape=True)
+        # SQLite's LIKE takes capitals for small letters.
+        wanted = sa.func.substr(documents.c.name, 1, len(prefix)) == prefix
         with self._database.read() as connection:
             rows = connection.execute(
                 sa.select(documents).where(wanted).order_by(documents.c.name)

@@ -29,6 +29,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     for name in ("KOMMO_TOKEN", "AIRTABLE_TOKEN", "KOMMO_WEBHOOK_SECRET", "SYNC_DATABASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("AIRTABLE_WEBHOOK_SECRET", SECRET)
 
     def call(*arguments: str, **environment: str) -> tuple[int, str, str]:
         for name, value in environment.items():
@@ -85,11 +86,14 @@ def test_a_wrong_key_in_sync_yaml_is_named_by_its_path(run: Run, tmp_path: Path)
     assert "komo" in err
 
 
-def test_a_short_secret_is_refused_and_not_shown(run: Run) -> None:
-    code, _, err = run("receiver", KOMMO_WEBHOOK_SECRET="hunter2")
-    assert code == 2
-    assert "KOMMO_WEBHOOK_SECRET" in err
-    assert "hunter2" not in err
+@pytest.mark.parametrize("name", ["KOMMO_WEBHOOK_SECRET", "AIRTABLE_WEBHOOK_SECRET"])
+def test_a_short_or_missing_secret_is_refused_and_not_shown(run: Run, name: str) -> None:
+    for given in ("hunter2", ""):
+        code, _, err = run("receiver", **{"KOMMO_WEBHOOK_SECRET": SECRET, name: given})
+        assert code == 2
+        assert name in err
+        assert "hunter2" not in err
+        assert SECRET not in err
 
 
 def test_a_taken_port_is_named(run: Run, tmp_path: Path) -> None:

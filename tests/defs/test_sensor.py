@@ -9,12 +9,15 @@ import dagster as dg
 import pytest
 
 from kommo_airtable_sync.assembly import SystemClock
+from kommo_airtable_sync.core.registration import REFRESH_SECONDS, AirtableWebhook
 from kommo_airtable_sync.core.types import BULK, LIVE, IncomingEvent, Priority
 from kommo_airtable_sync.definitions import defs
 from kommo_airtable_sync.defs import sensors
 from kommo_airtable_sync.defs.sensors import sweep, webhook_sensor
 from kommo_airtable_sync.store.database import Database
+from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.inbox import Inbox
+from kommo_airtable_sync.store.reports import Reports
 from kommo_airtable_sync.store.runners import Runners
 
 
@@ -54,6 +57,19 @@ def test_a_due_lead_asks_for_one_run_and_not_for_a_second(store: Database) -> No
         requests = tick(instance)
         assert [request.tags["sync/lane"] for request in requests] == ["live"]
         assert isinstance(tick(instance), str)
+
+
+def test_a_webhook_that_is_to_be_refreshed_is_asked_for_once(
+    store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensors, "ASK_SECONDS", 0.0)
+    day_ago = SystemClock().now().timestamp() - REFRESH_SECONDS - 60
+    hook = AirtableWebhook("ach1", "", "https://x", {}, "usr1", day_ago, day_ago)
+    Documents(store).put(hook.document, hook.to_json())
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert [request.tags["sync/lane"] for request in tick(instance)] == ["live"]
+        tick(instance)
+    assert [event.key for event in Reports(store).list_events("all", None, 50)] == ["webhook:ach1"]
 
 
 def test_bulk_waits_until_the_daemon_would_not_sleep_after_it(store: Database) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message
 
 from kommo_airtable_sync.core.types import IncomingEvent
+from kommo_airtable_sync.receiver.app import create_app
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
@@ -47,6 +50,48 @@ class FakeInbox:
     @property
     def events(self) -> list[IncomingEvent]:
         return [event for commit in self.commits for event in commit]
+
+
+SECRET = "correct-horse-battery-staple"
+BEARER = "an-automation-knows-this-one"
+
+
+def app_for(inbox: FakeInbox, **changes: Any) -> Starlette:
+    """The receiver's application around this inbox, as by ``create_app``."""
+    given: dict[str, Any] = {
+        "kommo_secret": SECRET,
+        "airtable_secret": BEARER,
+        "airtable_webhooks": dict,
+        "metrics": lambda: b"up 1\n",
+    }
+    return create_app(inbox, **{**given, **changes})
+
+
+async def ask(
+    app: ASGIApp, path: str, body: bytes, headers: Mapping[str, str]
+) -> tuple[int, bytes]:
+    """POST to the application without a socket: (status, body) of its answer."""
+    sent: list[Message] = []
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": b"",
+        "headers": [
+            (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
+            for name, value in headers.items()
+        ],
+        "client": ("192.0.2.1", 1),
+    }
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
 
 
 @contextmanager

@@ -10,10 +10,9 @@ import requests
 from starlette.requests import Request
 
 from kommo_airtable_sync.core.errors import ConfigurationError
-from kommo_airtable_sync.receiver.app import BODY_BYTES_MAX, _from_loopback, create_app
-from tests.receiver.fakes import FakeInbox, running, wait_until
+from kommo_airtable_sync.receiver.app import BODY_BYTES_MAX, _from_loopback
+from tests.receiver.fakes import SECRET, FakeInbox, app_for, running, wait_until
 
-SECRET = "correct-horse-battery-staple"
 FORM = "application/x-www-form-urlencoded"
 LEAD = b"leads%5Bupdate%5D%5B0%5D%5Bid%5D=5&leads%5Bupdate%5D%5B0%5D%5Bupdated_at%5D=1700000000"
 SAMPLES = Path(__file__).parents[1] / "data" / "webhook-samples"
@@ -26,7 +25,7 @@ def inbox():
 
 @pytest.fixture
 def url(inbox):
-    with running(create_app(inbox, kommo_secret=SECRET, metrics=lambda: b"up 1\n")) as base:
+    with running(app_for(inbox)) as base:
         yield base
 
 
@@ -51,7 +50,7 @@ def test_every_captured_body_is_taken(url, inbox, sample):
 
 
 def test_contacts_count_if_links_are_mapped(inbox):
-    app = create_app(inbox, kommo_secret=SECRET, metrics=bytes, links=True)
+    app = app_for(inbox, links=True)
     with running(app) as url:
         answer = post(url, (SAMPLES / "cap-1-contact-add.form").read_bytes())
     assert answer.json() == {"accepted": 1}
@@ -227,7 +226,7 @@ def test_loopback_is_told_from_the_peers_address(host, local):
 
 
 def test_metrics_with_a_token_ask_everybody_for_it(inbox):
-    app = create_app(inbox, kommo_secret=SECRET, metrics=lambda: b"up 1\n", metrics_token="m-token")
+    app = app_for(inbox, metrics_token="m-token")
     with running(app) as url:
         for header in ("", "Bearer wrong", "Basic m-token", "Bearer"):
             answer = requests.get(f"{url}/metrics", headers={"Authorization": header}, timeout=10)
@@ -240,7 +239,9 @@ def test_metrics_with_a_token_ask_everybody_for_it(inbox):
     ("method", "path", "status"),
     [
         ("GET", f"/hooks/kommo/{SECRET}", 405),
-        ("POST", "/hooks/airtable", 404),
+        ("GET", "/hooks/airtable", 405),
+        ("GET", "/hooks/airtable/ping", 405),
+        ("POST", "/hooks/airtable/", 404),
         ("GET", "/", 404),
         ("GET", "/healthz/", 404),
     ],
@@ -251,6 +252,7 @@ def test_nothing_else_is_served_and_no_answer_repeats_the_secret(url, method, pa
     assert SECRET not in answer.text + str(answer.headers)
 
 
-def test_a_short_secret_is_refused_by_name():
-    with pytest.raises(ConfigurationError, match="KOMMO_WEBHOOK_SECRET"):
-        create_app(FakeInbox(), kommo_secret="short", metrics=bytes)
+@pytest.mark.parametrize("side", ["kommo", "airtable"])
+def test_a_short_secret_is_refused_by_name(side):
+    with pytest.raises(ConfigurationError, match=f"{side.upper()}_WEBHOOK_SECRET"):
+        app_for(FakeInbox(), **{f"{side}_secret": "short"})

@@ -43,7 +43,14 @@ SECRET = sys.argv[2]
 def metrics():
     raise RuntimeError("crashed at /hooks/kommo/" + SECRET)
 
-serve(create_app(Inbox(), kommo_secret=SECRET, metrics=metrics), "127.0.0.1", int(sys.argv[1]))
+app = create_app(
+    Inbox(),
+    kommo_secret=SECRET,
+    airtable_secret=SECRET,
+    airtable_webhooks=dict,
+    metrics=metrics,
+)
+serve(app, "127.0.0.1", int(sys.argv[1]))
 print("returned", flush=True)
 """
 
@@ -156,4 +163,7 @@ def test_a_stop_finishes_the_request_that_has_begun(process, number):
 def test_the_log_names_what_we_serve_and_nothing_else():
     assert shown_path("/healthz") == "/healthz"
     assert shown_path(f"/hooks/kommo/{SECRET}") == "/hooks/kommo/***"
+    assert shown_path("/hooks/airtable") == "/hooks/airtable"
+    assert shown_path("/hooks/airtable/ping") == "/hooks/airtable/ping"
+    assert shown_path(f"/hooks/airtable/{SECRET}") == "(another path)"
     assert shown_path(f"/{SECRET}") == "(another path)"

@@ -1,0 +1,185 @@
+"""Registering with both stand-ins: once, again, elsewhere, and not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from kommo_airtable_sync.core.errors import ConfigurationError
+from kommo_airtable_sync.core.registration import (
+    automation_steps,
+    edited_in_airtable,
+    specification,
+)
+from kommo_airtable_sync.engine.pull import pull_webhook, registered
+from kommo_airtable_sync.engine.registration import (
+    register_airtable,
+    register_kommo,
+    registrations,
+    remove,
+)
+from kommo_airtable_sync.sandbox.airtable.notifying import break_webhook
+from kommo_airtable_sync.store.documents import Documents
+from tests.engine.test_pull import BASE, FIELDS, told
+from tests.simulated import World
+
+SECRET = "a-secret-of-kommo-s-webhook"
+ELSEWHERE = "https://elsewhere.example.com"
+
+
+@pytest.fixture
+def world(new_world: Callable[..., World]) -> World:
+    made = new_world(fields=FIELDS)
+    for shown in made.engine.kommo.webhooks():
+        made.engine.kommo.unsubscribe(shown["destination"])
+    return made
+
+
+def pinged(world: World) -> list[str]:
+    return [str(shown["notificationUrl"]) for shown in world.engine.airtable.webhooks()]
+
+
+def test_it_watches_what_airtable_may_edit_and_the_key(world: World) -> None:
+    hook = register_airtable(world.engine, BASE)
+    mapping = world.engine.directory.mapping()
+    ids = {field.name: field.id for field in mapping.fields}
+    assert hook.specification == {
+        "options": {
+            "filters": {
+                "dataTypes": ["tableData"],
+                "recordChangeScope": mapping.table_id,
+                "watchDataInFieldIds": [mapping.key.id, ids["Amount"], ids["Notes"]],
+            }
+        }
+    }
+    assert hook.user_id == world.engine.airtable.user_id()
+
+
+@pytest.mark.parametrize("modified", [None, "Last Modified"])
+def test_the_automation_triggers_on_what_airtable_may_edit_and_nothing_else(
+    new_world: Callable[..., World], modified: str | None
+) -> None:
+    table = {"table": "Deals", "key_field": "Kommo Deal ID", "modified_field": modified}
+    mapping = new_world(fields=FIELDS, airtable=table).engine.directory.mapping()
+    fields = edited_in_airtable(mapping)
+    assert [field.name for field in fields] == ["Amount", "Notes"]
+    trigger, *others = automation_steps(mapping, fields)
+    assert '"Deals"' in trigger
+    assert '"Amount", "Notes"' in trigger
+    assert "Deal Name" not in trigger
+    assert any("changedAt" in step for step in others) == (modified is not None)
+
+
+def test_where_kommo_owns_all_it_watches_the_key_and_sees_deletions(
+    new_world: Callable[..., World],
+) -> None:
+    world = new_world()
+    hook = register_airtable(world.engine, BASE)
+    key = world.engine.directory.mapping().key.id
+    assert specification(world.engine.directory.mapping())["options"]["filters"][
+        "watchDataInFieldIds"
+    ] == [key]
+    record = world.add_record(Kommo_Deal_ID=5)
+    world.edit_record(record, Amount=5)
+    world.delete_record(record)
+    pull_webhook(world.engine, hook.id)
+    assert [kind for _, kind in told(world)] == ["create", "delete"]
+
+
+def test_registering_again_keeps_the_webhook_and_wakes_it(world: World) -> None:
+    first = register_airtable(world.engine, BASE)
+    world.airtable.webhooks[first.id].notifies = False
+    world.clock.advance(3600)
+    again = register_airtable(world.engine, BASE)
+    assert again.id == first.id
+    assert pinged(world) == [f"{BASE}/hooks/airtable/ping"]
+    assert world.airtable.webhooks[first.id].notifies
+    [hook] = registered(Documents(world.database))
+    assert hook.refreshed_at > first.refreshed_at + 3599
+
+
+def test_another_address_or_mapping_replaces_it_and_nothing_falls_between(world: World) -> None:
+    first = register_airtable(world.engine, BASE)
+    record = world.add_record(Amount=1)
+    second = register_airtable(world.engine, ELSEWHERE)
+    assert pinged(world) == [f"{ELSEWHERE}/hooks/airtable/ping"]
+    assert told(world) == [(record, "create")]
+    world.restart(fields=FIELDS[:2])
+    third = register_airtable(world.engine, ELSEWHERE)
+    assert len({first.id, second.id, third.id}) == 3
+    assert [hook.id for hook in registered(Documents(world.database))] == [third.id]
+    assert len(pinged(world)) == 1
+
+
+def test_one_that_airtable_has_ended_is_replaced(world: World) -> None:
+    first = register_airtable(world.engine, BASE)
+    with world.airtable.lock:
+        break_webhook(world.airtable, world.airtable.webhooks[first.id], "INVALID_HOOK")
+    [shown] = registrations(world.engine, SECRET)
+    assert "register again" in shown.state
+    assert register_airtable(world.engine, BASE).id != first.id
+    [shown] = registrations(world.engine, SECRET)
+    assert shown.state == "ok"
+    assert len(pinged(world)) == 1
+
+
+def test_what_a_lost_store_left_behind_is_cleared_and_others_are_not(world: World) -> None:
+    for url in (f"{BASE}/hooks/airtable/ping", "https://another.example.com/hook"):
+        world.engine.airtable.create_webhook(url, specification(world.engine.directory.mapping()))
+    register_airtable(world.engine, BASE)
+    assert sorted(pinged(world)) == [
+        "https://another.example.com/hook", f"{BASE}/hooks/airtable/ping",
+    ]  # fmt: skip
+
+
+def test_a_base_that_is_full_says_so(world: World) -> None:
+    for _ in range(10):
+        world.engine.airtable.create_webhook(
+            "https://another.example.com", specification(world.engine.directory.mapping())
+        )
+    with pytest.raises(ConfigurationError, match="ten webhooks"):
+        register_airtable(world.engine, BASE)
+    assert registered(Documents(world.database)) == []
+
+
+def test_the_list_shows_both_sides_their_state_and_no_secret(world: World) -> None:
+    register_kommo(world.engine, BASE, SECRET)
+    world.engine.kommo.subscribe(f"{ELSEWHERE}/hooks/kommo/an-older-secret", ["add_lead"])
+    world.engine.kommo.subscribe("https://another.example.com?token=theirs", ["add_lead"])
+    hook = register_airtable(world.engine, BASE)
+    world.airtable.webhooks[hook.id].notifies = False
+    found = registrations(world.engine, SECRET)
+    assert [(each.side, each.address, each.state == "ok") for each in found] == [
+        ("kommo", f"{BASE}/hooks/kommo/***", True),
+        ("kommo", f"{ELSEWHERE}/hooks/kommo/***", False),
+        ("airtable", f"{BASE}/hooks/airtable/ping", False),
+    ]
+    assert SECRET not in str(found)
+    assert "older-secret" not in str(found)
+    assert "theirs" not in str(found)
+    assert hook.secret not in str(found)
+
+
+def test_removing_ends_ours_and_only_ours(world: World) -> None:
+    register_kommo(world.engine, BASE, SECRET)
+    world.engine.kommo.subscribe("https://another.example.com/hook", ["add_lead"])
+    hook = register_airtable(world.engine, BASE)
+    world.engine.airtable.create_webhook(
+        "https://another.example.com", specification(world.engine.directory.mapping())
+    )
+    assert [each.side for each in remove(world.engine, SECRET)] == ["kommo", "airtable"]
+    left = [shown["destination"] for shown in world.engine.kommo.webhooks()]
+    assert left == ["https://another.example.com/hook"]
+    assert pinged(world) == ["https://another.example.com"]
+    assert Documents(world.database).get(hook.document) is None
+    assert remove(world.engine, SECRET) == []
+
+
+def test_one_that_is_gone_already_can_be_removed(world: World) -> None:
+    hook = register_airtable(world.engine, BASE)
+    world.engine.airtable.delete_webhook(hook.id)
+    [shown] = registrations(world.engine, SECRET)
+    assert shown.state != "ok"
+    remove(world.engine, SECRET)
+    assert registered(Documents(world.database)) == []

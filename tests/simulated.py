@@ -37,8 +37,8 @@ from kommo_airtable_sync.sandbox.kommo.model import KommoModel
 from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN as KOMMO_TOKEN
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.documents import Documents
-from kommo_airtable_sync.store.inbox import Inbox
 from kommo_airtable_sync.store.entries import LedgerEntry
+from kommo_airtable_sync.store.inbox import Inbox
 from kommo_airtable_sync.store.journal import Journal
 from kommo_airtable_sync.store.limiter import SqlBudget
 from kommo_airtable_sync.store.runners import Runners

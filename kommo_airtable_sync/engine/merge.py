@@ -16,7 +16,7 @@ from kommo_airtable_sync.core.types import Canonical, Json, key_id
 from kommo_airtable_sync.engine.batch import Batch, PlannedRow
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.outage import pausing
-from kommo_airtable_sync.store.journal import AgreedField, Intent, LedgerEntry
+from kommo_airtable_sync.store.entries import AgreedField, Intent, LedgerEntry
 from kommo_airtable_sync.store.settling import Outcome
 
 log = logging.getLogger(__name__)

@@ -29,7 +29,8 @@ def status() -> None:
 
     report = status_report(load_settings())
     print_json(report)
-    if report["inbox"]["dead"] or report["inbox"]["quarantined"]:
+    waiting = (report["inbox"]["dead"], report["inbox"]["quarantined"])
+    if any(waiting) or report["conflicts_held"] or report["holds"]:
         raise typer.Exit(3)
 
 
@@ -55,7 +56,8 @@ def status_report(settings: Settings) -> dict[str, Any]:
         "inbox": reports.inbox_counts(),
         "oldest_pending_s": reports.oldest_pending_seconds(),
         "latency_s": reports.latency(),
-        "conflicts_held": 0,
+        "conflicts_held": reports.conflicts_held(),
+        "holds": reports.holds(),
         "paused": {
             side: {"reason": pause.reason, "detail": pause.detail, "failures": pause.failures}
             for side, pause in pauses.items()
@@ -130,7 +132,7 @@ def drop(
 
     done = Reports(open_database(load_settings())).drop_events(ids)
     typer.echo(f"{len(done)} events dropped")
-    _complain_about_others(ids, done, "pending, dead or quarantined")
+    _complain_about_others(ids, done, "pending, held, dead or quarantined")
 
 
 def _complain_about_others(ids: list[int] | None, done: list[int], states: str) -> None:

@@ -42,6 +42,11 @@ class _Store(Collector):
             "events_received", "Events by source and state.", ("source", "state"), totals
         )
         yield _counter("events_settled", "Events by outcome.", ("outcome",), totals)
+        yield _counter("echoes", "Events that our own writes caused.", ("side",), totals)
+        yield _counter(
+            "overwritten", "Edits lost between our read and our write.", ("side",), totals
+        )
+        yield _counter("loop_breaks", "Fields held by the loop breaker.", ("side",), totals)
         yield _latency(totals)
         yield from self._inbox()
         yield from self._calls()
@@ -59,6 +64,14 @@ class _Store(Collector):
         )
         age.add_metric([], reports.oldest_pending_seconds() or 0.0)
         yield age
+        waiting = GaugeMetricFamily(PREFIX + "holds", "Events that a person must let go.")
+        waiting.add_metric([], float(reports.holds()))
+        yield waiting
+        conflicts = GaugeMetricFamily(
+            PREFIX + "conflicts_held", "Fields whose two values wait for a person."
+        )
+        conflicts.add_metric([], float(reports.conflicts_held()))
+        yield conflicts
         paused = GaugeMetricFamily(
             PREFIX + "side_paused", "1 while nobody calls this API.", labels=["side"]
         )

@@ -34,6 +34,8 @@ from kommo_airtable_sync.store.entries import (
 from kommo_airtable_sync.store.schema import batches, due, events, held_fields, journal, ledger
 
 RECENT_SECONDS = 120.0
+# Perhaps arrived, or surely.
+SENT = ("open", "done")
 
 
 class Journal:
@@ -222,26 +224,32 @@ class Journal:
             since: seconds since the epoch.
             besides: keys to leave out, because the caller counts what it is about to do to them.
         """
-        made = journal.alias()
-        creation = sa.exists(
-            sa.select(made.c.id).where(
-                made.c.key == journal.c.key,
-                made.c.operation == "create",
-                made.c.created_at >= since,
-                made.c.state.in_(("open", "done")),
-            )
-        )
         changes = sa.and_(
             journal.c.created_at >= since,
             journal.c.operation != "create",
-            journal.c.state.in_(("open", "done")),
+            journal.c.state.in_(SENT),
             journal.c.key.not_in(besides),
         )
         update = journal.c.operation == "update"
         blanked = sa.and_(update, journal.c.before != "null", journal.c.after == "null")
+        updated = sa.select(journal.c.key).where(changes, update).distinct().subquery()
+        # A scalar subquery: PostgreSQL would read all creations to join them.
+        made = (
+            sa.select(sa.func.max(journal.c.created_at))
+            .where(
+                journal.c.key == updated.c.key,
+                journal.c.operation == "create",
+                journal.c.state.in_(SENT),
+            )
+            .correlate(updated)
+            .scalar_subquery()
+        )
+        older = sa.or_(made.is_(None), made < since)
         keys = sa.func.count(journal.c.key.distinct())
         with self._database.read() as connection:
-            changed = connection.scalar(sa.select(keys).where(changes, update, ~creation))
+            changed = connection.scalar(
+                sa.select(sa.func.count()).select_from(updated).where(older)
+            )
             deleted = connection.scalar(
                 sa.select(keys).where(changes, journal.c.operation == "delete")
             )

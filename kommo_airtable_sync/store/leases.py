@@ -66,10 +66,10 @@ def make_due(
 def make_known(
     database: Database, connection: Connection, keys: Mapping[str, Priority], due_at: float
 ) -> None:
-    """Insert keys that are not listed yet; those that are stay as they are."""
+    """Insert keys that are not listed yet; those that are stay as they are, locked."""
     insert = (sqlite.insert if database.is_sqlite else postgresql.insert)(due)
     connection.execute(
-        insert.on_conflict_do_nothing(index_elements=[due.c.key]),
+        insert.on_conflict_do_update(index_elements=[due.c.key], set_={"due_at": due.c.due_at}),
         [
             {"key": key, "due_at": due_at, "priority": priority}
             for key, priority in sorted(keys.items())

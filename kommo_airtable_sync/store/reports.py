@@ -1,11 +1,11 @@
-"""What people ask the inbox: how it stands, which events it holds, try again, drop.
+"""What people ask the inbox: how it stands, which events it has; try again, release, drop.
 
 Counts look only at what is open: done events are many, and the counters know them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypedDict
@@ -14,15 +14,27 @@ import sqlalchemy as sa
 
 from kommo_airtable_sync.core.stats import nearest_rank
 from kommo_airtable_sync.core.types import LIVE, Priority, lead_key
-from kommo_airtable_sync.store import counters, leases
+from kommo_airtable_sync.store import leases
 from kommo_airtable_sync.store.database import Database, instant
-from kommo_airtable_sync.store.schema import due, events
+from kommo_airtable_sync.store.entries import Held, read_held
+from kommo_airtable_sync.store.schema import due, events, held_fields
+from kommo_airtable_sync.store.settling import RELEASED
 
 ListedState = Literal[
-    "pending", "claimed", "retrying", "done", "dead", "quarantined", "ignored", "dropped", "all"
+    "pending",
+    "claimed",
+    "retrying",
+    "held",
+    "done",
+    "dead",
+    "quarantined",
+    "ignored",
+    "dropped",
+    "all",
 ]
+HOLDS_LISTED_MAX = 10_000
 OPEN_STATES = ("pending", "claimed", "dead", "quarantined")
-DROPPABLE_STATES = ("pending", "dead", "quarantined")
+DROPPABLE_STATES = ("pending", "held", "dead", "quarantined")
 
 
 class InboxCounts(TypedDict):
@@ -64,12 +76,11 @@ class ListedEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Metrics:
-    """What /metrics shows of the store; ``counters`` by (name, label)."""
+class ListedConflict:
+    """A held field of a lead or contact."""
 
-    inbox: InboxCounts
-    oldest_pending_seconds: float | None
-    counters: dict[tuple[str, str], float]
+    key: str
+    held: Held
 
 
 class Reports:
@@ -167,11 +178,28 @@ class Reports:
             rows = connection.execute(statement.order_by(events.c.id.desc()).limit(limit))
             return [_listed(row) for row in rows]
 
-    def metrics(self) -> Metrics:
-        """Everything that /metrics shows of the store."""
-        return Metrics(
-            self.inbox_counts(), self.oldest_pending_seconds(), counters.read_all(self._database)
-        )
+    def list_holds(self) -> list[ListedEvent]:
+        """Events that a person must let go first, newest first."""
+        return self.list_events("held", limit=HOLDS_LISTED_MAX)
+
+    def holds(self) -> int:
+        """How many events are held."""
+        with self._database.read() as connection:
+            statement = sa.select(sa.func.count()).where(events.c.state == "held")
+            return int(connection.scalar(statement) or 0)
+
+    def list_conflicts(self) -> list[ListedConflict]:
+        """Fields whose two values wait for a person, those held longest first."""
+        with self._database.read() as connection:
+            order = (held_fields.c.since, held_fields.c.key, held_fields.c.field)
+            rows = connection.execute(sa.select(held_fields).order_by(*order))
+            return [ListedConflict(row.key, read_held(row)) for row in rows]
+
+    def conflicts_held(self) -> int:
+        """How many fields wait for a person."""
+        with self._database.read() as connection:
+            statement = sa.select(sa.func.count()).select_from(held_fields)
+            return int(connection.scalar(statement) or 0)
 
     def retry_events(self, ids: Sequence[int] = (), *, dead: bool = False) -> list[int]:
         """Give dead events a fresh set of attempts, due now.
@@ -183,16 +211,40 @@ class Reports:
         Returns:
             The events that are pending again.
         """
+        anew = {"attempts": 0}
         if dead:
-            return self._retry(sa.true())
+            return self._revive(events.c.state == "dead", anew)
         return [
             event_id
             for some in leases.in_portions(ids)
-            for event_id in self._retry(events.c.id.in_(some))
+            for event_id in self._revive(
+                sa.and_(events.c.state == "dead", events.c.id.in_(some)), anew
+            )
         ]
 
-    def _retry(self, chosen: sa.ColumnElement[bool]) -> list[int]:
-        chosen = sa.and_(chosen, events.c.state == "dead")
+    def release_holds(self, ids: Sequence[int]) -> list[int]:
+        """Let held events go, due now: the brake passes what they lead to.
+
+        Returns:
+            The events that are pending again.
+        """
+        directive = events.c.directive
+        released = sa.case(
+            (sa.or_(directive.is_(None), directive == RELEASED), RELEASED),
+            # Another decision stays what it is, and is released besides.
+            else_=sa.literal(RELEASED[:-1] + ",").concat(sa.func.substr(directive, 2)),
+        )
+        return [
+            event_id
+            for some in leases.in_portions(ids)
+            for event_id in self._revive(
+                sa.and_(events.c.state == "held", events.c.id.in_(some)),
+                {"directive": released, "error": None},
+            )
+        ]
+
+    def _revive(self, chosen: sa.ColumnElement[bool], values: Mapping[str, Any]) -> list[int]:
+        """Make events pending and due now."""
         with self._database.write() as connection:
             now = self._database.now(connection)
             found = connection.execute(
@@ -202,19 +254,19 @@ class Reports:
             )
             keys: dict[str, Priority] = {row.key: row.priority for row in found}
             leases.make_due(self._database, connection, keys, now)
-            retried = connection.execute(
+            revived = connection.execute(
                 sa.update(events)
                 # Only of keys that are due (and locked) by now: none may be left waiting for ever.
                 .where(chosen, events.c.key.in_(sa.select(due.c.key)))
-                .values(state="pending", attempts=0, batch_id=None, settled_at=None, outcome=None)
+                .values(state="pending", batch_id=None, settled_at=None, outcome=None, **values)
                 .returning(events.c.id)
             ).scalars()
-            retried_ids = sorted(retried.all())
+            revived_ids = sorted(revived.all())
             leases.forget_idle(connection, list(keys), now)
-        return retried_ids
+        return revived_ids
 
     def drop_events(self, ids: Sequence[int]) -> list[int]:
-        """Nobody shall act on these events: pending, dead or quarantined ones, not claimed ones.
+        """Nobody shall act on these events: pending, held, dead or quarantined ones.
 
         Returns:
             The events that were dropped.

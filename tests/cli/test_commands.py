@@ -6,6 +6,7 @@ import json
 import socket
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from kommo_airtable_sync.assembly import SystemClock
 from kommo_airtable_sync.cli.main import main
 from kommo_airtable_sync.core.types import IncomingEvent
 from kommo_airtable_sync.store.database import Database
+from kommo_airtable_sync.store.entries import Acknowledged, Held, LedgerEntry
 from kommo_airtable_sync.store.inbox import Inbox
+from kommo_airtable_sync.store.journal import Journal
 from kommo_airtable_sync.store.settling import Outcome
 
 Run = Callable[..., tuple[int, str, str]]
@@ -152,6 +155,127 @@ def test_a_dead_event_makes_status_exit_3_and_can_be_retried(run: Run, tmp_path:
     assert Inbox(database).due_lanes() == {0}
 
 
+def hold(database: Database, *held: Held) -> None:
+    """Lead 7 has held fields, and its event is held by the brake."""
+    inbox = Inbox(database)
+    inbox.receive([IncomingEvent("lead:7", "kommo", "update")])
+    claim = inbox.claim(0, 1, "run", 60.0)
+    assert claim is not None
+    entry = LedgerEntry("lead:7")
+    Journal(database).acknowledge(claim.batch_id, [Acknowledged(entry, None, held=held)])
+    outcome = Outcome("done") if held else Outcome("held", error="too many deletions")
+    inbox.settle(claim.batch_id, {"lead:7": outcome}, 8)
+
+
+AMOUNT = Held("fldAmount", "Amount", "conflict", Decimal("10.50"), None, since=1_700_000_000.0)
+TAGS = Held("fldTags", "Tags", "loop", frozenset({"b", "a"}), "x")
+
+
+def test_held_fields_are_listed_and_make_status_exit_3(run: Run, tmp_path: Path) -> None:
+    hold(store(tmp_path), AMOUNT, TAGS)
+    code, out, _ = run("status")
+    assert (code, json.loads(out)["conflicts_held"]) == (3, 2)
+    code, out, _ = run("conflicts", "--json")
+    assert code == 0
+    assert json.loads(out)[0] == {
+        "key": "lead:7",
+        "field": "fldAmount",
+        "field_name": "Amount",
+        "reason": "conflict",
+        "kommo": {"number": "10.5"},
+        "airtable": None,
+        "since": "2023-11-14 22:13:20+00:00",
+    }
+    out = run("conflicts")[1]
+    assert "10.5 | (empty)" in out
+    assert "a, b | x" in out
+
+
+@pytest.mark.parametrize(
+    ("field", "use", "says"),
+    [
+        ("Amount", "kommo", "10.5 of Kommo will replace (empty) of Airtable"),
+        ("fldAmount", "airtable", "(empty) of Airtable will replace 10.5 of Kommo"),
+        ("amount", "kommo", "10.5 of Kommo"),
+    ],
+)
+def test_a_decision_becomes_a_directive_with_what_the_person_saw(
+    run: Run, tmp_path: Path, field: str, use: str, says: str
+) -> None:
+    database = store(tmp_path)
+    hold(database, AMOUNT)
+    code, out, _ = run("conflicts", "resolve", "7", field, "--use", use)
+    assert code == 0
+    assert says in out
+    claim = Inbox(database).claim(0, 1, "run", 60.0)
+    assert claim is not None
+    (event,) = claim.events["lead:7"]
+    assert (event.source, event.kind, event.always_read) == ("resolve", "resolve", True)
+    assert event.directive is not None
+    actor = event.directive["actor"]
+    assert actor
+    assert event.directive == {
+        "field": "fldAmount",
+        "kommo": {"number": "10.5"},
+        "airtable": None,
+        "use": use,
+        "actor": actor,
+    }
+
+
+@pytest.mark.parametrize(("lead", "field"), [("8", "Amount"), ("7", "Stage")])
+def test_only_a_held_field_can_be_decided(run: Run, tmp_path: Path, lead: str, field: str) -> None:
+    database = store(tmp_path)
+    hold(database, AMOUNT)
+    code, _, err = run("conflicts", "resolve", lead, field, "--use", "kommo")
+    assert code == 1
+    assert field in err
+    assert Inbox(database).due_lanes() == frozenset()
+    assert run("conflicts", "resolve", "7", "Amount", "--use", "both")[0] == 2
+
+
+def test_a_nameless_user_decides_by_number(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    database = store(tmp_path)
+    hold(database, AMOUNT)
+    assert run("conflicts", "resolve", "7", "Amount", "--use", "kommo")[0] == 0
+    claim = Inbox(database).claim(0, 1, "run", 60.0)
+    assert claim is not None
+    directive = claim.events["lead:7"][0].directive
+    assert directive is not None
+    assert directive["actor"].startswith("uid ")
+
+
+def test_held_events_can_be_released(run: Run, tmp_path: Path) -> None:
+    database = store(tmp_path)
+    hold(database)
+    code, out, _ = run("status")
+    assert (code, json.loads(out)["holds"]) == (3, 1)
+    assert json.loads(run("holds", "--json")[1])[0]["error"] == "too many deletions"
+    assert "too many deletions" in run("holds")[1]
+    code, _, err = run("holds", "release", "1", "99")
+    assert code == 1
+    assert "not held, left alone: 99" in err
+    assert run("status")[0] == 0
+    assert Inbox(database).due_lanes() == {0}
+
+
+def test_all_holds_can_be_dropped_and_nothing_else(run: Run, tmp_path: Path) -> None:
+    database = store(tmp_path)
+    hold(database)
+    Inbox(database).receive([IncomingEvent("lead:8", "kommo", "update")])
+    assert run("holds", "drop", "2")[0] == 1
+    assert run("holds", "drop")[0] == 2
+    assert run("holds", "drop", "--all")[:2] == (0, "1 held events dropped\n")
+    assert run("holds")[1] == "Holds: none\n"
+    assert Inbox(database).due_lanes() == {0}
+
+
 def test_events_that_cannot_be_dropped_are_named(run: Run, tmp_path: Path) -> None:
     make_dead(store(tmp_path), "x")
     assert run("events", "drop", "1")[0] == 0
@@ -188,6 +312,11 @@ def test_the_schema_of_sync_yaml_is_json(run: Run) -> None:
         "sandbox",
         "status",
         "events",
+        "conflicts",
+        "conflicts resolve",
+        "holds",
+        "holds release",
+        "holds drop",
         "reconcile",
         "demo",
         "config schema",

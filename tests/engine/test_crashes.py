@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from kommo_airtable_sync.engine.write import write_airtable
 
 from kommo_airtable_sync.core.errors import LeaseLost
 from kommo_airtable_sync.core.types import LIVE
@@ -13,6 +12,7 @@ from kommo_airtable_sync.engine.merge import merge_batch
 from kommo_airtable_sync.engine.read import read_batch
 from kommo_airtable_sync.engine.settle import settle_batch
 from kommo_airtable_sync.engine.sweep import bury, dead_runners
+from kommo_airtable_sync.engine.write_airtable import write_airtable
 from kommo_airtable_sync.store.runners import Runners
 from tests.simulated import World
 from tests.trap import Crash, Trap

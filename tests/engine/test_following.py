@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from kommo_airtable_sync.engine.write import write_airtable
 
 from kommo_airtable_sync.core.types import BULK, LIVE
 from kommo_airtable_sync.engine.batch import BatchReport
@@ -25,6 +24,7 @@ from kommo_airtable_sync.engine.follow import (
 from kommo_airtable_sync.engine.merge import merge_batch
 from kommo_airtable_sync.engine.read import read_batch
 from kommo_airtable_sync.engine.settle import settle_batch
+from kommo_airtable_sync.engine.write_airtable import write_airtable
 from tests.simulated import World
 
 sqlite_only = pytest.mark.parametrize("sql_engine", ["sqlite"])

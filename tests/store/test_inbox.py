@@ -14,10 +14,12 @@ import sqlalchemy as sa
 from kommo_airtable_sync.core.errors import LeaseLost
 from kommo_airtable_sync.core.types import BULK, LIVE, IncomingEvent, Priority
 from kommo_airtable_sync.store import counters
+from kommo_airtable_sync.store.claiming import Claim
 from kommo_airtable_sync.store.database import Database
-from kommo_airtable_sync.store.inbox import Claim, Inbox
+from kommo_airtable_sync.store.documents import Documents
+from kommo_airtable_sync.store.inbox import Inbox
 from kommo_airtable_sync.store.runners import Runners
-from kommo_airtable_sync.store.schema import batches, due, events
+from kommo_airtable_sync.store.schema import batches, due, events, ledger
 from kommo_airtable_sync.store.settling import Outcome
 from tests.conftest import HandClock
 
@@ -153,20 +155,62 @@ def test_nothing_received_is_nothing_written(database: Database, inbox: Inbox) -
     assert rows(database, events) == []
 
 
-def test_a_webhook_payload_delivered_twice_is_stored_once(database: Database) -> None:
-    row = {
-        "key": "record:rec1",
-        "source": "airtable",
-        "kind": "payload",
-        "state": "pending",
-        "received_at": 0.0,
-        "dedupe_key": "ach1/7",
-    }
+def test_a_webhook_payload_delivered_twice_is_stored_once(database: Database, inbox: Inbox) -> None:
+    inbox.receive([lead(1, dedupe_key="ach1:1"), lead(1, dedupe_key="ach1:1"), lead(2)])
+    taken = claim(inbox)
+    inbox.settle(taken.batch_id, dict.fromkeys(taken.keys, DONE), 8)
+    inbox.receive([lead(1, dedupe_key="ach1:1"), lead(3, dedupe_key="ach1:2")])
+    assert [row["key"] for row in rows(database, events)] == ["lead:2", "lead:1", "lead:3"]
+    assert [row["key"] for row in rows(database, due)] == ["lead:3"]
+    assert counters.read_all(database) == {("events_received", "kommo,pending"): 3.0}
+
+
+def test_documents_are_stored_with_the_events_or_not_at_all(
+    database: Database, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = Documents(database)
+    inbox.receive([lead(1)], remember={"cursor:ach1": "5"})
+    assert documents.get("cursor:ach1") == "5"
+    inbox.receive([], remember={"cursor:ach1": "6"})
+    assert documents.get("cursor:ach1") == "6"
+
+    def fail(*_: object) -> None:
+        raise sa.exc.OperationalError("documents", None, Exception("disk full"))
+
+    monkeypatch.setattr("kommo_airtable_sync.store.inbox.store_document", fail)
+    with pytest.raises(sa.exc.OperationalError):
+        inbox.receive([lead(2)], remember={"cursor:ach1": "7"})
+    assert [row["key"] for row in rows(database, events)] == ["lead:1"]
+
+
+def test_an_event_about_a_known_record_goes_by_its_lead(database: Database, inbox: Inbox) -> None:
     with database.write() as connection:
-        connection.execute(sa.insert(events), [row])
-    with pytest.raises(sa.exc.IntegrityError), database.write() as connection:
-        connection.execute(sa.insert(events), [row])
-    assert len(rows(database, events)) == 1
+        connection.execute(
+            sa.insert(ledger),
+            [
+                {"key": key, "record_id": record, "fields": "{}", "updated_at": 0.0}
+                for key, record in (("lead:5", "rec5"), ("contact:7", "rec7"), ("lead:6", None))
+            ],
+        )
+    inbox.receive([IncomingEvent(f"record:rec{n}", "airtable", "update") for n in (5, 7, 9)])
+    assert [row["key"] for row in rows(database, events)] == ["lead:5", "contact:7", "record:rec9"]
+    assert sorted(claim(inbox).keys) == ["contact:7", "lead:5", "record:rec9"]
+
+
+def test_a_directive_is_claimed_as_it_was_given_and_does_not_wait_for_a_burst(
+    database: Database,
+) -> None:
+    inbox = Inbox(database, settle_seconds=60)
+    directive = {"field": "fldA", "use": "kommo", "kommo": {"number": "1"}}
+    inbox.receive([lead(1, payload={"id": "1"}), IncomingEvent("lead:1", "airtable", "update",
+        payload={"fields": {"fldA": 1}})])  # fmt: skip
+    assert inbox.claim(LIVE, 1, "run", LEASE) is None
+    inbox.receive([IncomingEvent("lead:1", "resolve", "resolve", directive=directive)])
+    assert [(event.directive, event.payload) for event in claim(inbox).events["lead:1"]] == [
+        (None, None),
+        (None, {"fields": {"fldA": 1}}),
+        (directive, None),
+    ]
 
 
 # ---------------------------------------------------------------------- claim

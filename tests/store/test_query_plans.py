@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 from kommo_airtable_sync.core.types import BULK, LIVE, IncomingEvent
 from kommo_airtable_sync.store.database import Database
+from kommo_airtable_sync.store.entries import Acknowledged, LedgerEntry
 from kommo_airtable_sync.store.inbox import Inbox
-from kommo_airtable_sync.store.journal import Acknowledged, Journal, LedgerEntry
+from kommo_airtable_sync.store.journal import Journal
 from kommo_airtable_sync.store.reports import Reports
 from kommo_airtable_sync.store.settling import Outcome
 from tests.conftest import HandClock
@@ -34,12 +35,16 @@ def full(database: Database, clock: HandClock) -> Database:
         f"SELECT 'lead:' || i, 'load', 'load', 'pending', 10, {now}, NULL FROM n",
         f"INSERT INTO due (key, due_at, priority) {NUMBERS.format(count=DUE_KEYS)} "
         f"SELECT 'lead:' || i, {now}, 10 FROM n",
-        f"INSERT INTO ledger (lead_id, fields, updated_at) {NUMBERS.format(count=20_000)} "
-        f"SELECT i, '{{}}', {now} FROM n",
-        "INSERT INTO journal (batch_id, run_id, lead_id, side, operation, field, field_name, rule,"
-        f" state, created_at) {NUMBERS.format(count=DONE_EVENTS)} "
-        f"SELECT i / 50, 'run', i % 20000, 'airtable', 'update', 'f', 'F', 'r', 'done', {now} "
-        "FROM n",
+        f"INSERT INTO ledger (key, record_id, fields, updated_at) {NUMBERS.format(count=20_000)} "
+        f"SELECT 'lead:' || i, 'rec' || i, '{{}}', {now} FROM n",
+        "INSERT INTO journal (batch_id, run_id, key, side, operation, field, field_name, rule,"
+        f" state, created_at, closed_at) {NUMBERS.format(count=DONE_EVENTS)} "
+        "SELECT i / 50, 'run', 'lead:' || (i % 20000), 'airtable', "
+        "CASE WHEN i % 10 = 0 THEN 'create' ELSE 'update' END, 'f', 'F', 'r', 'done', "
+        f"{now} - i, {now} - i FROM n",
+        "INSERT INTO held_fields (key, field, field_name, reason, kommo, airtable, since, run_id) "
+        f"{NUMBERS.format(count=20_000)} "
+        f"SELECT 'lead:' || i, 'f', 'F', 'conflict', 'null', 'null', {now}, 'run' FROM n",
     )
     with database.write() as connection:
         for statement in fills:
@@ -89,12 +94,22 @@ def look(database: Database) -> None:
 
 def journal_a_lead(database: Database) -> None:
     inbox, journal = Inbox(database), Journal(database)
-    inbox.receive([IncomingEvent("lead:5", "kommo", "update")])
+    inbox.receive([IncomingEvent("record:rec5", "airtable", "update", dedupe_key="ach1:5")])
     claimed = inbox.claim(LIVE, 50, "run", 60)
     assert claimed is not None
-    journal.load([5, 6, 7])
-    journal.acknowledge(claimed.batch_id, [Acknowledged(LedgerEntry(5, "rec5"))])
-    journal.history(5)
+    inbox.extend(claimed.batch_id, ["contact:1", "lead:6"], 60)
+    assert [len(known.recent) for known in journal.load(["lead:5", "lead:6"]).values()] == [1, 1]
+    moved = Acknowledged(LedgerEntry("lead:5", "rec5"), held=())
+    journal.acknowledge(claimed.batch_id, [moved, Acknowledged(LedgerEntry("lead:6"), "kommo")])
+    journal.refuse(claimed.batch_id, ["lead:5"], "kommo")
+    journal.history("lead:5")
+    inbox.rekey(claimed.batch_id, {"lead:5": "lead:8"})
+
+
+def ask_the_brake(database: Database) -> None:
+    journal, now = Journal(database), database.clock.now().timestamp()
+    assert journal.changed_since(now - 3600, ["lead:5"]).records_changed > 3000
+    assert journal.recently_written(["rec5", "rec70"], now - 60) == {"rec5"}
 
 
 def report(database: Database) -> None:
@@ -105,11 +120,13 @@ def report(database: Database) -> None:
     assert len(reports.list_events("done", limit=10)) == 10
     assert reports.list_events("dead") == []
     assert reports.list_events(lead_id=5, limit=10)
+    assert reports.holds() == 0
+    assert reports.release_holds([1]) == []
     assert reports.drop_events([DONE_EVENTS + 1]) == [DONE_EVENTS + 1]
     assert reports.retry_events(dead=True) == []
 
 
-@pytest.mark.parametrize("work", [look, claim_and_settle, journal_a_lead, report])
+@pytest.mark.parametrize("work", [look, claim_and_settle, journal_a_lead, ask_the_brake, report])
 def test_no_hot_statement_reads_a_whole_table(
     full: Database, work: Callable[[Database], None]
 ) -> None:
@@ -117,7 +134,7 @@ def test_no_hot_statement_reads_a_whole_table(
         work(full)
     assert found
     for plan in found:
-        for table in ("events", "due", "journal", "ledger"):
+        for table in ("events", "due", "journal", "ledger", "held_fields"):
             assert f"Seq Scan on {table}" not in plan
             # "SCAN events USING INDEX" in the order of an index, up to a limit, is no full scan.
             assert f"SCAN {table}\n" not in f"{plan}\n"

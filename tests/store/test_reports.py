@@ -6,8 +6,11 @@ import pytest
 import sqlalchemy as sa
 
 from kommo_airtable_sync.core.types import BULK, LIVE, IncomingEvent, Priority
+from kommo_airtable_sync.store.claiming import Claim
 from kommo_airtable_sync.store.database import Database
-from kommo_airtable_sync.store.inbox import Claim, Inbox
+from kommo_airtable_sync.store.entries import Acknowledged, Held, LedgerEntry
+from kommo_airtable_sync.store.inbox import Inbox
+from kommo_airtable_sync.store.journal import Journal
 from kommo_airtable_sync.store.reports import Reports
 from kommo_airtable_sync.store.schema import due, events
 from kommo_airtable_sync.store.settling import Outcome
@@ -243,12 +246,71 @@ def test_thousands_of_events_can_be_retried_and_dropped_at_once(
     assert due_keys(database) == []
 
 
-def test_metrics_are_counts_age_and_counters(
-    inbox: Inbox, reports: Reports, clock: HandClock
+# ---------------------------------------------------------------------- held
+
+
+HELD = Outcome("held", error="too many deletions")
+
+
+def test_held_events_are_listed_and_counted_apart(inbox: Inbox, reports: Reports) -> None:
+    work(inbox, HELD, 1, 2)
+    work(inbox, DEAD, 3)
+    assert reports.inbox_counts() == {**NOTHING, "dead": 1}
+    assert reports.holds() == 2
+    assert [(item.key, item.state, item.error) for item in reports.list_holds()] == [
+        ("lead:2", "held", "too many deletions"),
+        ("lead:1", "held", "too many deletions"),
+    ]
+    assert reports.list_holds() == reports.list_events("held")
+    assert (reports.list_holds()[0].settled_at, reports.oldest_pending_seconds()) == (None, None)
+
+
+def test_a_released_event_is_due_and_says_so(
+    database: Database, inbox: Inbox, reports: Reports
 ) -> None:
+    work(inbox, HELD, 1, 2)
+    work(inbox, DEAD, 3)
+    assert due_keys(database) == []
+    assert reports.release_holds([1, 3, 99]) == [1]
+    assert reports.retry_events(dead=True) == [3]
+    assert due_keys(database) == ["lead:1", "lead:3"]
+    claimed = claim(inbox)
+    (event,) = claimed.events["lead:1"]
+    assert event.directive == {"release": True}
+    inbox.settle(claimed.batch_id, {"lead:1": HELD, "lead:3": DEAD}, 8)
+    assert reports.release_holds([1]) == [1]
+    assert claim(inbox).events["lead:1"][0].directive == {"release": True}
+
+
+def test_a_released_directive_stays_what_was_decided(inbox: Inbox, reports: Reports) -> None:
+    decided = {"field": "fldA", "use": "kommo"}
+    inbox.receive([IncomingEvent("lead:1", "resolve", "resolve", directive=decided)])
+    inbox.settle(claim(inbox).batch_id, {"lead:1": HELD}, 8)
+    reports.release_holds([1])
+    assert claim(inbox).events["lead:1"][0].directive == {**decided, "release": True}
+
+
+def test_held_events_can_be_dropped(inbox: Inbox, reports: Reports) -> None:
+    work(inbox, HELD, 1)
+    assert reports.drop_events([1]) == [1]
+    assert reports.holds() == 0
+    assert reports.release_holds([1]) == []
+
+
+def test_held_fields_are_listed_those_that_wait_longest_first(
+    inbox: Inbox, reports: Reports, database: Database, clock: HandClock
+) -> None:
+    journal = Journal(database)
     receive(inbox, 1, 2)
-    clock.advance(3)
-    found = reports.metrics()
-    assert found.inbox == {**NOTHING, "pending": 2}
-    assert found.oldest_pending_seconds == 3
-    assert found.counters == {("events_received", "kommo,pending"): 2.0}
+    claimed = claim(inbox)
+    first, second = Held("fldB", "B", "loop", "x", None), Held("fldA", "A", "conflict", "y", "z")
+    for lead, held in ((2, first), (1, second)):
+        entry = LedgerEntry(f"lead:{lead}")
+        journal.acknowledge(claimed.batch_id, [Acknowledged(entry, None, held=(held,))])
+        clock.advance(1)
+    found = reports.list_conflicts()
+    assert [(item.key, item.held.field, item.held.kommo) for item in found] == [
+        ("lead:2", "fldB", "x"),
+        ("lead:1", "fldA", "y"),
+    ]
+    assert reports.conflicts_held() == 2

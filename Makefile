@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: demo test check format bench constraints clean
+.PHONY: demo test properties check format bench constraints clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo                            the whole product on stand-ins, with the Dagster UI"
 	@echo "make demo ARGS='--once --events 200' the same, ends by itself"
 	@echo "make test                            all tests (PostgreSQL and real processes included)"
+	@echo "make properties                      the laws of merge and codecs, thousands of examples each"
 	@echo "make check                           ruff, pyright, import-linter"
 	@echo "make bench                           the promises, measured"
 	@echo "make format | constraints | clean"
@@ -27,6 +28,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
+
+properties: $(STAMP)
+	HYPOTHESIS_PROFILE=thousands $(BIN)/python -m pytest tests/core --timeout 1800 $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""``HYPOTHESIS_PROFILE=thousands make test ARGS=tests/core`` looks longer for a counter-example."""
+"""How long properties look for a counter-example; ``make properties`` looks longer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 
 from hypothesis import settings
 
+# A busy machine is no failure.
+settings.register_profile("hundreds", max_examples=300, deadline=None)
 settings.register_profile("thousands", max_examples=3_000, deadline=None)
-if os.environ.get("HYPOTHESIS_PROFILE"):
-    settings.load_profile(os.environ["HYPOTHESIS_PROFILE"])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "hundreds"))

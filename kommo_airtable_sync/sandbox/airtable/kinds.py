@@ -187,6 +187,11 @@ def _member(writer: Writer, field: Field, value: Json) -> Json:
     return _collaborator(writer, field, {"id": value} if isinstance(value, str) else value)
 
 
+def _barcode(_: Writer, __: Field, value: Json) -> Json:
+    given = cast("dict[str, Json]", value) if isinstance(value, dict) else {}
+    return dict(given) if isinstance(given.get("text"), str) else None
+
+
 def _each(write: Write) -> Write:
     """Of a list, which replaces the cell's; what is there twice counts once."""
 
@@ -221,6 +226,7 @@ KINDS: dict[str, Kind] = {
     "email": Kind(_text),
     "url": Kind(_text),
     "phoneNumber": Kind(_text),
+    "barcode": Kind(_barcode),
     "number": Kind(_number, options=True, merges=True),
     "currency": _AMOUNT,
     "percent": _AMOUNT,

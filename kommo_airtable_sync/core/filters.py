@@ -12,7 +12,7 @@ from kommo_airtable_sync.core.config import Condition, KommoPart
 from kommo_airtable_sync.core.problems import Problems, not_known
 from kommo_airtable_sync.core.schemas import KommoField, KommoSchema
 from kommo_airtable_sync.core.sources import CUSTOM_KINDS, custom_values, embedded
-from kommo_airtable_sync.core.types import Json
+from kommo_airtable_sync.core.types import EntityKind, Json
 
 StageKey = tuple[int, int]
 
@@ -193,13 +193,17 @@ def _conditions(
 
 
 def find_custom_field(
-    wanted: int | str, schema: KommoSchema, problems: Problems, path: str
+    wanted: int | str,
+    schema: KommoSchema,
+    problems: Problems,
+    path: str,
+    entity: EntityKind = "leads",
 ) -> KommoField | None:
-    """The one custom field of leads with this id, CODE or name; else None and a problem noted."""
-    found = schema.find_fields(wanted)
+    """The one custom field with this id, CODE or name; else None and a problem noted."""
+    found = schema.find_fields(wanted, entity)
     if not found:
-        names = [field.name for field in schema.fields]
-        problems.add(path, not_known(wanted, names, "a custom field of Kommo leads"))
+        names = [field.name for field in schema.fields_of(entity)]
+        problems.add(path, not_known(wanted, names, f"a custom field of Kommo {entity}"))
         return None
     if len(found) > 1:
         ids = ", ".join(str(field.id) for field in found)

@@ -15,7 +15,7 @@ from pydantic import AliasChoices, AliasPath, BaseModel, BeforeValidator, Config
 from typing_extensions import Self
 
 from kommo_airtable_sync.core.errors import ConfigurationError, SyncError
-from kommo_airtable_sync.core.types import Json
+from kommo_airtable_sync.core.types import EntityKind, Json
 
 
 class UnknownReference(SyncError):
@@ -116,7 +116,7 @@ class Enum(_Item):
 
 
 class KommoField(_Item):
-    """A custom field of leads (reference 4.1)."""
+    """A custom field of leads, contacts or companies (reference 4.1)."""
 
     id: int
     name: str
@@ -127,11 +127,13 @@ class KommoField(_Item):
 
 
 class KommoSchema(_Cached):
-    """The Kommo account as the mapping sees it."""
+    """The Kommo account as the mapping sees it; other entities' fields only if links need them."""
 
     pipelines: tuple[Pipeline, ...]
     users: tuple[User, ...]
     fields: tuple[KommoField, ...]
+    contact_fields: tuple[KommoField, ...] = ()
+    company_fields: tuple[KommoField, ...] = ()
     loss_reasons: tuple[Named, ...]
     time_zone: str
     currency: str
@@ -145,6 +147,8 @@ class KommoSchema(_Cached):
         custom_fields: Sequence[Json],
         loss_reasons: Sequence[Json],
         account: Json,
+        contact_fields: Sequence[Json] = (),
+        company_fields: Sequence[Json] = (),
     ) -> KommoSchema:
         """From the items of the lists' ``_embedded`` and from ``GET /account``.
 
@@ -155,6 +159,8 @@ class KommoSchema(_Cached):
             loss_reasons: items of ``GET /leads/loss_reasons``.
             account: ``GET /account?with=datetime_settings`` (reference 4.2: dates are midnight
                 in the account's zone).
+            contact_fields: items of ``GET /contacts/custom_fields``.
+            company_fields: items of ``GET /companies/custom_fields``.
 
         Raises:
             ConfigurationError: if the account's time zone is absent or unknown here; dates read in
@@ -173,6 +179,8 @@ class KommoSchema(_Cached):
                 "pipelines": pipelines,
                 "users": users,
                 "fields": custom_fields,
+                "contact_fields": contact_fields,
+                "company_fields": company_fields,
                 "loss_reasons": loss_reasons,
                 "time_zone": zone,
                 "currency": str(account.get("currency") or ""),
@@ -204,15 +212,23 @@ class KommoSchema(_Cached):
         """Loss reasons by id."""
         return {reason.id: reason.name for reason in self.loss_reasons}
 
-    def find_fields(self, wanted: int | str) -> tuple[KommoField, ...]:
+    def fields_of(self, entity: EntityKind) -> tuple[KommoField, ...]:
+        """The custom fields of leads, contacts or companies."""
+        known = {"contacts": self.contact_fields, "companies": self.company_fields}
+        return known.get(entity, self.fields)
+
+    def find_fields(
+        self, wanted: int | str, entity: EntityKind = "leads"
+    ) -> tuple[KommoField, ...]:
         """The custom fields with this id, else with this CODE, else with this name.
 
         More than one is possible by name: Kommo does not keep names unique.
         """
+        fields = self.fields_of(entity)
         if isinstance(wanted, int):
-            return tuple(field for field in self.fields if field.id == wanted)
-        by_code = tuple(field for field in self.fields if field.code == wanted)
-        return by_code or tuple(field for field in self.fields if field.name == wanted)
+            return tuple(field for field in fields if field.id == wanted)
+        by_code = tuple(field for field in fields if field.code == wanted)
+        return by_code or tuple(field for field in fields if field.name == wanted)
 
 
 class AirtableField(_Item):
@@ -226,6 +242,10 @@ class AirtableField(_Item):
     )
     max: int | None = Field(
         default=None, validation_alias=AliasChoices("max", AliasPath("options", "max"))
+    )
+    linked_table_id: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("linked_table_id", AliasPath("options", "linkedTableId")),
     )
 
 

@@ -18,6 +18,14 @@ BULK: Priority = 10
 
 Json = Any
 
+EntityKind = Literal["leads", "contacts", "companies"]
+"""What Kommo keeps, as its addresses spell it."""
+LinkName = Literal["main_contact", "company"]
+LinkKind = Literal["contact", "company"]
+"""What a lead can be linked to: as ``sync.yaml`` names it, as the keys do (``contact:7``)."""
+LINK_KINDS: dict[LinkName, LinkKind] = {"main_contact": "contact", "company": "company"}
+ENTITIES: dict[LinkKind, EntityKind] = {"contact": "contacts", "company": "companies"}
+
 
 @dataclass(frozen=True, slots=True)
 class IncomingEvent:

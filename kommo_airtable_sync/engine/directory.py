@@ -14,7 +14,7 @@ from kommo_airtable_sync.core.config import SyncConfig
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.core.mapping import Mapping, resolve
 from kommo_airtable_sync.core.schemas import AirtableSchema, KommoSchema
-from kommo_airtable_sync.core.types import Json
+from kommo_airtable_sync.core.types import ENTITIES, LINK_KINDS, Json, LinkKind
 from kommo_airtable_sync.kommo.client import KommoClient
 from kommo_airtable_sync.store.documents import Documents
 
@@ -107,10 +107,17 @@ class Directory:
             account=self._kommo.account(),
             pipelines=self._kommo.pipelines(),
             users=self._kommo.users() or [],
-            custom_fields=self._kommo.lead_custom_fields(),
+            custom_fields=self._kommo.custom_fields("leads"),
+            contact_fields=self._fields_of("contact"),
+            company_fields=self._fields_of("company"),
             loss_reasons=self._kommo.loss_reasons(),
         )
         return schema.to_json()
+
+    def _fields_of(self, kind: LinkKind) -> list[Json]:
+        """The custom fields of contacts or companies, if a link to them is mapped."""
+        mapped = any(LINK_KINDS[link.kommo] == kind for link in self._config.links)
+        return self._kommo.custom_fields(ENTITIES[kind]) if mapped else []
 
     def _read_airtable(self) -> Json:
         return AirtableSchema.from_api(self._airtable.tables()).to_json()

@@ -19,6 +19,7 @@ from requests.auth import AuthBase
 
 from kommo_airtable_sync.core.errors import ConfigurationError, SideUnavailable, SyncError
 from kommo_airtable_sync.core.ports import Budget, Clock
+from kommo_airtable_sync.core.types import EntityKind
 from kommo_airtable_sync.kommo.errors import NotGranted, classify, classify_lost, dropped
 
 PAGE_SIZE = 250
@@ -72,15 +73,15 @@ class KommoClient:
             ids: lead ids, repetitions allowed.
             with_: ``contacts``, ``loss_reason``, ``source_id``...: what is embedded on demand.
         """
-        wanted = list(dict.fromkeys(ids))
-        found: dict[int, Entity] = {}
-        for start in range(0, len(wanted), PAGE_SIZE):
-            some = wanted[start : start + PAGE_SIZE]
-            params = [("limit", str(PAGE_SIZE)), *_with(with_)]
-            params += [("filter[id][]", str(lead_id)) for lead_id in some]
-            for page in self._pages("leads", "leads", params):
-                found.update(_only(some, page))
-        return found
+        return self._by_id("leads", ids, with_)
+
+    def contacts_by_id(self, ids: Iterable[int], *, with_: Sequence[str] = ()) -> dict[int, Entity]:
+        """The contacts that exist among these, as ``leads_by_id``."""
+        return self._by_id("contacts", ids, with_)
+
+    def companies_by_id(self, ids: Iterable[int]) -> dict[int, Entity]:
+        """The companies that exist among these, as ``leads_by_id``."""
+        return self._by_id("companies", ids)
 
     def lead_pages(
         self,
@@ -121,9 +122,9 @@ class KommoClient:
                 raise
             return None
 
-    def lead_custom_fields(self) -> list[Entity]:
-        """Every custom field of leads, all pages (Kommo may cap a page at 50, reference 8.9)."""
-        return self._all("leads/custom_fields", "custom_fields", [("limit", str(PAGE_SIZE))])
+    def custom_fields(self, entity: EntityKind) -> list[Entity]:
+        """Every custom field, all pages (Kommo may cap a page at 50, reference 8.9)."""
+        return self._all(f"{entity}/custom_fields", "custom_fields", [("limit", str(PAGE_SIZE))])
 
     def loss_reasons(self) -> list[Entity]:
         """Every loss reason; none where the account does not offer them."""
@@ -172,6 +173,19 @@ class KommoClient:
         except NotGranted as refused:
             if refused.status != 404:
                 raise
+
+    def _by_id(
+        self, name: EntityKind, ids: Iterable[int], with_: Sequence[str] = ()
+    ) -> dict[int, Entity]:
+        wanted = list(dict.fromkeys(ids))
+        found: dict[int, Entity] = {}
+        for start in range(0, len(wanted), PAGE_SIZE):
+            some = wanted[start : start + PAGE_SIZE]
+            params = [("limit", str(PAGE_SIZE)), *_with(with_)]
+            params += [("filter[id][]", str(wanted_id)) for wanted_id in some]
+            for page in self._pages(name, name, params):
+                found.update(_only(some, page))
+        return found
 
     def _all(self, path: str, name: str, params: Sequence[tuple[str, str]] = ()) -> list[Entity]:
         return [item for page in self._pages(path, name, params) for item in page]
@@ -281,11 +295,11 @@ def _with(names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _only(wanted: Sequence[int], page: Sequence[Entity]) -> dict[int, Entity]:
-    found = {int(lead["id"]): lead for lead in page}
+    found = {int(item["id"]): item for item in page}
     if not found.keys() <= set(wanted):
         # amoCRM sells filters as an add-on (reference 3.1); without it we would read the account.
         raise ConfigurationError(
-            "Kommo answered leads that were not asked for: it ignores filter[id].",
+            "Kommo answered items that were not asked for: it ignores filter[id].",
             "Ask Kommo's support to switch on API filters for the account.",
             side="kommo",
         )

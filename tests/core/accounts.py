@@ -99,6 +99,22 @@ CUSTOM_FIELDS = [
     }
     for id, name, type_, values in _CUSTOM
 ]
+_LABELS = ("WORK", "MOB", "OTHER")
+CONTACT_FIELDS: list[dict[str, Any]] = [
+    {
+        "id": id,
+        "name": name,
+        "type": type_,
+        "code": code,
+        "enums": [{"id": id * 100 + i, "value": each} for i, each in enumerate(values)] or None,
+    }
+    for id, name, type_, code, values in [
+        (41, "Phone", "multitext", "PHONE", _LABELS),
+        (42, "Email", "multitext", "EMAIL", _LABELS),
+        (43, "Role", "select", None, ("Buyer", "User")),
+    ]
+]
+COMPANY_FIELDS = [{**CONTACT_FIELDS[0], "id": 51}]
 LOSS_REASONS = [{"id": 31, "name": "Too dear", "sort": 1}]
 
 
@@ -117,6 +133,8 @@ def kommo_schema(zone: str = "Europe/Moscow") -> KommoSchema:
         custom_fields=CUSTOM_FIELDS,
         loss_reasons=LOSS_REASONS,
         account=account(zone),
+        contact_fields=CONTACT_FIELDS,
+        company_fields=COMPANY_FIELDS,
     )
 
 
@@ -156,20 +174,49 @@ _FIELDS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("Files", "multipleAttachments", {}),
     ("Owner", "singleCollaborator", {}),
     ("Code", "barcode", None),
+    ("Client", "multipleRecordLinks", {"linkedTableId": "tblClients0000000"}),
+    ("Firm", "multipleRecordLinks", {"linkedTableId": "tblFirms000000000"}),
+    ("Sync Status", "singleLineText", None),
+    ("Risk", "singleSelect", _choices("low", "high")),
 ]
-TABLES: list[dict[str, Any]] = [
-    {
-        "id": "tblDeals000000000",
-        "name": "Deals",
-        "primaryFieldId": "fld00",
+_LINKED: dict[str, list[tuple[str, str, dict[str, Any] | None]]] = {
+    "Clients": [
+        ("Name", "singleLineText", None),
+        ("Kommo Contact ID", "number", {"precision": 0}),
+        ("Phone", "phoneNumber", None),
+        ("Email", "email", None),
+        ("All Phones", "multilineText", None),
+        ("Role", "singleSelect", _choices("Buyer")),
+        ("Link", "url", None),
+        ("Manager", "singleCollaborator", {}),
+    ],
+    "Firms": [
+        ("Name", "singleLineText", None),
+        ("Kommo Company ID", "singleLineText", None),
+        ("Phone", "singleLineText", None),
+        ("Link", "url", None),
+    ],
+}
+
+
+def _table(id: str, name: str, fields: list[tuple[str, str, dict[str, Any] | None]], prefix: str):
+    return {
+        "id": id,
+        "name": name,
+        "primaryFieldId": f"{prefix}00",
         "fields": [
-            {"id": f"fld{i:02}", "name": name, "type": type_, "options": options}
-            if options is not None
-            else {"id": f"fld{i:02}", "name": name, "type": type_}
-            for i, (name, type_, options) in enumerate(_FIELDS)
+            {"id": f"{prefix}{i:02}", "name": name, "type": type_}
+            | ({"options": options} if options is not None else {})
+            for i, (name, type_, options) in enumerate(fields)
         ],
         "views": [],
     }
+
+
+TABLES: list[dict[str, Any]] = [
+    _table("tblDeals000000000", "Deals", _FIELDS, "fld"),
+    _table("tblClients0000000", "Clients", _LINKED["Clients"], "fldC"),
+    _table("tblFirms000000000", "Firms", _LINKED["Firms"], "fldF"),
 ]
 FIELD_IDS = {field["name"]: field["id"] for field in TABLES[0]["fields"]}
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 from kommo_airtable_sync.core.canonical import plain
@@ -40,6 +40,32 @@ LOST = 143
 
 JOINED = frozenset({"custom_fields_values", "tags_to_add", "tags_to_delete"})
 """Keys of a PATCH item that hold lists, to which each field adds its own."""
+
+
+WRITTEN_AS = {
+    "status_id": "stage",
+    "pipeline_id": "stage",
+    "responsible_user_id": "responsible_user",
+    "loss_reason_id": "loss_reason",
+    "tags_to_add": "tags",
+    "tags_to_delete": "tags",
+    "_embedded": "tags",
+}
+"""Keys of a PATCH item, and the attribute each spells; the others spell themselves."""
+
+
+class MappedField(Protocol):
+    """A field mapping, as far as `fields_at` looks at it."""
+
+    @property
+    def id(self) -> str:
+        """The Airtable field's id."""
+        ...
+
+    @property
+    def source(self) -> Source:
+        """Where in the lead it is."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -91,6 +117,32 @@ def merge_fragments(fragments: Iterable[Fragment]) -> Fragment:
         for key, value in fragment.items():
             merged[key] = [*merged.get(key, ()), *value] if key in JOINED else value
     return merged
+
+
+def fields_at(
+    item: Fragment, paths: Iterable[str], fields: Iterable[MappedField]
+) -> frozenset[str]:
+    """Which of the fields that an item was made from Kommo refused.
+
+    Args:
+        item: the PATCH item.
+        paths: of its mistakes, e.g. ``custom_fields_values.0.values.0.value`` (reference 2).
+        fields: those that the item was made from.
+
+    Returns:
+        Airtable field ids; none if the mistakes are elsewhere.
+    """
+    names = {_source_at(item, path.split(".")) for path in paths}
+    return frozenset(field.id for field in fields if field.source.name in names)
+
+
+def _source_at(item: Fragment, path: list[str]) -> str | None:
+    head, index = path[0], next(iter(path[1:]), "")
+    if head != "custom_fields_values":
+        return WRITTEN_AS.get(head, head)
+    values: list[Json] = item.get(head) or []
+    known = index.isascii() and index.isdigit() and int(index) < len(values)
+    return f"custom_field:{values[int(index)].get('field_id')}" if known else None
 
 
 def patched(lead: Lead, item: Fragment) -> dict[str, Json]:

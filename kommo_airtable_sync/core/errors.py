@@ -75,6 +75,7 @@ class BatchRefused(SyncError):
         code: the API's own error type, e.g. ``INVALID_VALUE_FOR_COLUMN``.
         detail: the API's own message.
         item_errors: by index in the request, where the API names the culprits (Kommo does).
+        item_paths: where in these items, e.g. ``custom_fields_values.0.values.0.value``.
     """
 
     def __init__(
@@ -84,12 +85,14 @@ class BatchRefused(SyncError):
         code: str,
         detail: str,
         item_errors: dict[int, str] | None = None,
+        item_paths: dict[int, tuple[str, ...]] | None = None,
     ) -> None:
         self.side: Side = side
         self.status = status
         self.code = code
         self.detail = detail
         self.item_errors = item_errors or {}
+        self.item_paths = item_paths or {}
         super().__init__(f"{side} refused the request: {code}: {detail} (HTTP {status})")
 
 

@@ -115,6 +115,7 @@ def _not_granted(status: int, said: str) -> NotGranted:
 
 def _refusal(status: int, problem: Mapping[str, Any], said: str) -> BatchRefused:
     by_item: dict[int, str] = {}
+    paths: dict[int, tuple[str, ...]] = {}
     code = ""
     for item in _objects(problem.get("validation-errors")):
         errors = _objects(item.get("errors"))
@@ -123,9 +124,10 @@ def _refusal(status: int, problem: Mapping[str, Any], said: str) -> BatchRefused
         index = str(item.get("request_id"))
         if index.isascii() and index.isdigit() and len(index) < 6:
             by_item[int(index)] = _clip("; ".join(_line(error) for error in errors))
+            paths[int(index)] = tuple(str(error.get("path") or "") for error in errors)
     detail = _clip("; ".join([said, *by_item.values()]))
     return BatchRefused(
-        "kommo", status, code or str(problem.get("title") or "refused"), detail, by_item
+        "kommo", status, code or str(problem.get("title") or "refused"), detail, by_item, paths
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from kommo_airtable_sync.core.config import SyncConfig, check_supported, parse_config
+from kommo_airtable_sync.core.config import SyncConfig, parse_config
 from kommo_airtable_sync.core.errors import ConfigurationError
 
 SECRET_CHARACTERS_MIN = 16
@@ -126,9 +126,7 @@ class Settings(BaseSettings):
                 f"SYNC_CONFIG {self.sync_config} cannot be read: {error.strerror}.",
                 "Copy sync.example.yaml to sync.yaml and adapt it.",
             ) from error
-        config = parse_config(text, source=str(self.sync_config))
-        check_supported(config)
-        return config
+        return parse_config(text, source=str(self.sync_config))
 
     def fingerprint(self) -> str:
         """Changes with any setting, secrets included, and shows none."""

@@ -55,7 +55,7 @@ def status_report(settings: Settings) -> dict[str, Any]:
         "inbox": reports.inbox_counts(),
         "oldest_pending_s": reports.oldest_pending_seconds(),
         "latency_s": reports.latency(),
-        "conflicts_held": 0,  # check_supported lets Kommo own every field: none can conflict
+        "conflicts_held": 0,
         "paused": {
             side: {"reason": pause.reason, "detail": pause.detail, "failures": pause.failures}
             for side, pause in pauses.items()

@@ -38,6 +38,7 @@ CELL_KINDS: dict[str, Kind] = {
     "singleSelect": "option",
     "multipleSelects": "set",
     "singleCollaborator": "person",
+    "multipleRecordLinks": "link",
 }
 """Airtable types that can be written, and what they hold."""
 
@@ -91,6 +92,7 @@ CONVERTERS: dict[tuple[Kind, Kind], Converter] = {
     ("set", "set"): _as_is,
     ("set", "text"): lambda value, _: ", ".join(sorted(cast("frozenset[str]", value))),
     ("person", "person"): _as_is,
+    ("link", "link"): _as_is,
 }
 """(Kommo's kind, Airtable's kind) -> how; a pair that is absent makes no sense."""
 
@@ -210,7 +212,7 @@ READERS: dict[Kind, Callable[[str], Canonical]] = {
 
 
 def _read(cell: Json, kind: Kind, field: AirtableField) -> Canonical:
-    if kind == "set" and isinstance(cell, list):
+    if kind in {"set", "link"} and isinstance(cell, list):
         return normalise(frozenset(str(name).strip() for name in cast("list[object]", cell)))
     if kind == "number" and isinstance(cell, (int, float)) and not isinstance(cell, bool):
         value = Decimal(plain(Decimal(repr(cell))))

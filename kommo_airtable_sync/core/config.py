@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import date
-from typing import Annotated, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 from zoneinfo import available_timezones
 
 from pydantic import (
@@ -25,9 +25,9 @@ from pydantic import (
 )
 
 from kommo_airtable_sync.core.config_errors import explain, load_yaml
-from kommo_airtable_sync.core.problems import Problems, configuration_error, not_known
+from kommo_airtable_sync.core.problems import configuration_error, not_known
 from kommo_airtable_sync.core.schemas import is_time_zone
-from kommo_airtable_sync.core.types import Json
+from kommo_airtable_sync.core.types import Json, LinkName
 
 Owner = Literal["kommo", "airtable", "both"]
 OnConflict = Literal["kommo", "airtable", "newest", "hold"]
@@ -36,7 +36,7 @@ Attribute = Literal[
     "created_at", "updated_at", "closed_at", "loss_reason", "company", "main_contact", "source",
     "url", "id", "score",
 ]  # fmt: skip
-ContactAttribute = Literal["name", "first_name", "last_name", "responsible_user", "url", "id"]
+LinkedAttribute = Literal["name", "first_name", "last_name", "responsible_user", "url", "id"]
 
 
 def _regex(pattern: str) -> str:
@@ -96,8 +96,8 @@ Source = Annotated[
     Annotated[Attribute, Tag("by_name")] | Annotated[CustomField, Tag("by_field")],
     Discriminator(_source_kind),
 ]
-ContactSource = Annotated[
-    Annotated[ContactAttribute, Tag("by_name")] | Annotated[CustomField, Tag("by_field")],
+LinkedSource = Annotated[
+    Annotated[LinkedAttribute, Tag("by_name")] | Annotated[CustomField, Tag("by_field")],
     Discriminator(_source_kind),
 ]
 
@@ -168,19 +168,26 @@ class FieldPart(_Part):
 
 
 class LinkField(_Part):
-    """One field of a linked record."""
+    """One field of a linked record; Kommo owns it."""
 
     airtable: Name
-    kommo: ContactSource
+    kommo: LinkedSource
+    create_options: StrictBool = False
+    """Create missing select options; else such a contact or company is refused."""
+    owner: ClassVar[Owner] = "kommo"
+    on_conflict: ClassVar[OnConflict] = "kommo"
+    names: ClassVar[Mapping[str, str]] = {}
 
 
 class LinkPart(_Part):
     """A linked-record field filled with the lead's contact or company."""
 
     airtable: Name
-    kommo: Literal["main_contact", "company"]
+    kommo: LinkName
     table: Name
+    """The table of the contacts or companies, one record each."""
     key_field: Name
+    """Its number or text field that holds the Kommo id."""
     fields: tuple[LinkField, ...] = ()
 
 
@@ -245,38 +252,3 @@ def parse_config(text: str, source: str = "sync.yaml") -> SyncConfig:
     except ValidationError as error:
         found = explain(error.errors(), raw, json_schema())
         raise configuration_error(source, found) from error
-
-
-def unsupported(config: SyncConfig) -> list[str]:
-    """What the file asks for and this version cannot do yet, a sentence each.
-
-    Only what would silently not do what it says; harmless defaults pass.
-    """
-    found: list[str] = []
-
-    def refuse(asked: bool, path: str) -> None:
-        if asked:
-            found.append(f"{path} is not available yet in this version")
-
-    for i, field in enumerate(config.fields):
-        refuse(field.owner != "kommo", f"fields[{i}].owner: {field.owner}")
-        refuse(field.kommo in {"company", "main_contact"}, f"fields[{i}].kommo: {field.kommo}")
-    kommo, airtable = config.kommo, config.airtable
-    refuse(bool(config.links), "links")
-    refuse(bool(config.enrich), "enrich")
-    refuse(kommo.when_excluded != "keep", f"kommo.when_excluded: {kommo.when_excluded}")
-    refuse(kommo.when_deleted == "delete", "kommo.when_deleted: delete")
-    refuse(airtable.when_deleted == "ignore", "airtable.when_deleted: ignore")
-    refuse(airtable.status_field is not None, "airtable.status_field")
-    return found
-
-
-def check_supported(config: SyncConfig, source: str = "sync.yaml") -> None:
-    """Refuse a file that asks for what this version cannot do.
-
-    Raises:
-        ConfigurationError: naming all of it.
-    """
-    problems = Problems(source)
-    problems.found.extend(unsupported(config))
-    problems.raise_if_any()

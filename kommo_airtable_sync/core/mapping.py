@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import abc
 from dataclasses import dataclass
+from functools import cached_property
 
-from kommo_airtable_sync.core.codecs import (
-    CELL_KINDS,
-    COMPUTED,
-    targets_of,
-)
-from kommo_airtable_sync.core.config import CustomField, FieldPart, SyncConfig
-from kommo_airtable_sync.core.destinations import LOST, Fragment, is_writable, merge_fragments
+from kommo_airtable_sync.core.config import LinkPart, SyncConfig
+from kommo_airtable_sync.core.destinations import LOST, Fragment, merge_fragments
 from kommo_airtable_sync.core.errors import LeadFailed
 from kommo_airtable_sync.core.field_mapping import FieldMapping, KeyField
-from kommo_airtable_sync.core.filters import Filters, find_custom_field, resolve_filters
+from kommo_airtable_sync.core.filters import Filters, resolve_filters
 from kommo_airtable_sync.core.problems import Problems, not_known
+from kommo_airtable_sync.core.resolving import KEY_TYPES, STATUS_TYPES, TableResolver
 from kommo_airtable_sync.core.schemas import (
     AirtableField,
     AirtableSchema,
     AirtableTable,
     KommoSchema,
 )
-from kommo_airtable_sync.core.sources import (
-    CUSTOM_KINDS,
-    READABLE,
-    Source,
-    attribute_source,
-    custom_field_source,
+from kommo_airtable_sync.core.types import (
+    ENTITIES,
+    LINK_KINDS,
+    Canonical,
+    Json,
+    LinkKind,
+    LinkName,
 )
-from kommo_airtable_sync.core.types import Canonical, Json
-
-KEY_TYPES = ("number", "singleLineText", "multilineText")
-"""Types that Airtable's upsert can match on and that hold an id (reference 1.7)."""
-
-PEOPLE = frozenset({"responsible_user", "responsible_user_email"})
-"""Attributes that a collaborator field can show."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +34,36 @@ class Mapping:
     """The whole mapping, resolved.
 
     Args:
-        table_id: of the mirrored table.
+        table: the mirrored table.
+        fields: those of ``fields``, then the link fields of ``links``.
         modified_field_id: a lastModifiedTime field, if one is configured.
+        status: the field that says in words how a record stands, if one is configured.
+        links: at most one a kind.
     """
 
-    table_id: str
-    table_name: str
+    table: AirtableTable
     key: KeyField
     fields: tuple[FieldMapping, ...]
     filters: Filters
     modified_field_id: str | None = None
+    status: AirtableField | None = None
+    links: tuple[LinkMapping, ...] = ()
+
+    @property
+    def table_id(self) -> str:
+        """The id of the mirrored table."""
+        return self.table.id
+
+    @property
+    def table_name(self) -> str:
+        """The name of the mirrored table."""
+        return self.table.name
+
+    @cached_property
+    def needs_names(self) -> frozenset[LinkName]:
+        """Which of main contact and company are mapped by name."""
+        sources = {field.source.name for field in self.fields}
+        return frozenset(name for name in LINK_KINDS if name in sources)
 
     def key_cell(self, lead_id: int) -> Json:
         """The key cell of a lead's record."""
@@ -104,6 +113,33 @@ class Mapping:
             raise LeadFailed(reason)
 
 
+@dataclass(frozen=True)
+class LinkMapping:
+    """The contacts or companies behind the leads, mirrored into a table of their own.
+
+    Args:
+        kind: of its keys in inbox and ledger.
+        kommo: what of the lead it is.
+        target: the deals' field that links to the record; one of the deals mapping's fields.
+        mapping: of the contacts or companies, all of it Kommo's; its "leads" are these.
+    """
+
+    kind: LinkKind
+    kommo: LinkName
+    target: AirtableField
+    mapping: Mapping
+
+
+def wanted_embeds(mapping: Mapping) -> tuple[str, ...]:
+    """What a lead answers only when asked (reference kommo 3.2), as far as the mapping needs it."""
+    linked = {link.kommo for link in mapping.links} | mapping.needs_names
+    wanted = {
+        "contacts": "main_contact" in linked,
+        "source_id": any(field.source.name == "source" for field in mapping.fields),
+    }
+    return tuple(name for name, needed in wanted.items() if needed)
+
+
 def resolve(
     config: SyncConfig,
     kommo: KommoSchema,
@@ -115,7 +151,7 @@ def resolve(
     """Resolve every name of the configuration to an id, by both live schemas.
 
     Args:
-        config: checked by `check_supported`.
+        config: of ``sync.yaml``.
         kommo: the account.
         airtable: the base.
         base_url: of the Kommo account; needed if ``url`` is mapped.
@@ -126,182 +162,82 @@ def resolve(
     """
     problems = Problems(source)
     filters = resolve_filters(config.kommo, kommo, problems)
-    table = airtable.find_table(config.airtable.table)
+    table = _table(airtable, "airtable.table", config.airtable.table, problems)
     if table is None:
-        names = [table.name for table in airtable.tables]
-        problems.add("airtable.table", not_known(config.airtable.table, names, "a table"))
         raise problems.error()
-    resolver = _Resolver(table, kommo, base_url, problems)
-    key = resolver.special("airtable.key_field", config.airtable.key_field, KEY_TYPES)
+    resolver = TableResolver(table, kommo, "leads", base_url, problems)
+    own = config.airtable
+    key = resolver.special("airtable.key_field", own.key_field, KEY_TYPES)
+    status = resolver.special("airtable.status_field", own.status_field, STATUS_TYPES)
     modified = resolver.special(
-        "airtable.modified_field", config.airtable.modified_field, ("lastModifiedTime",)
+        "airtable.modified_field", own.modified_field, ("lastModifiedTime",)
     )
     fields = [resolver.field(f"fields[{i}]", part) for i, part in enumerate(config.fields)]
+    links = _Links(airtable, kommo, base_url, problems, resolver, {table.id: "airtable.table"})
+    pairs = [links.resolve(f"links[{i}]", part) for i, part in enumerate(config.links)]
     problems.raise_if_any()
     assert key is not None  # noqa: S101 (a missing key field is a problem, raised above)
+    found = [pair for pair in pairs if pair is not None]
     return Mapping(
-        table_id=table.id,
-        table_name=table.name,
+        table=table,
         key=KeyField(key.id, key.name, key.type),
-        fields=tuple(field for field in fields if field is not None),
+        fields=tuple(field for field in (*fields, *(field for field, _ in found)) if field),
         filters=filters,
         modified_field_id=modified.id if modified else None,
+        status=status,
+        links=tuple(link for _, link in found),
     )
 
 
-def allowed_targets(source: Source, *, both_ways: bool = False) -> list[str]:
-    """The Airtable types for a source: those of its kind, and what only some sources fit.
+@dataclass(frozen=True)
+class _Links:
+    """Resolves one entry of ``links`` after another.
 
-    Amounts are looked for in free text only (a lead's name is none), and only people are
-    collaborators: their kind follows the target.
+    Args:
+        deals: the resolver of the table that holds the links.
+        taken: what a table, or a ``kommo:`` name, is already used for, by path.
     """
-    kind = "text" if source.kind == "person" else source.kind
-    allowed = set(targets_of(kind, both_ways=both_ways))
-    free = source.custom_field is not None and source.custom_field.type in {"text", "textarea"}
-    if kind == "text" and not free:
-        allowed -= {name for name, held in CELL_KINDS.items() if held == "number"}
-    if source.name in PEOPLE:
-        allowed |= set(targets_of("person", both_ways=both_ways))
-    return [name for name in CELL_KINDS if name in allowed]
 
+    airtable: AirtableSchema
+    kommo: KommoSchema
+    base_url: str
+    problems: Problems
+    deals: TableResolver
+    taken: dict[str, str]
 
-class _Resolver:
-    """Resolves one part of the file after another and notes the problems."""
-
-    def __init__(
-        self, table: AirtableTable, kommo: KommoSchema, base_url: str, problems: Problems
-    ) -> None:
-        self._table = table
-        self._kommo = kommo
-        self._base_url = base_url
-        self._problems = problems
-        self._taken: dict[str, str] = {}
-        self._written: dict[str, str] = {}
-
-    def special(self, path: str, name: str | None, types: tuple[str, ...]) -> AirtableField | None:
-        """A field that the sync itself uses, of one of these types."""
-        found = None if name is None else self._target(path, name)
-        if found is not None and found.type not in types:
-            allowed = " or ".join(types)
-            self._problems.add(path, f"{name!r} is a {found.type} field; it must be {allowed}")
-        return found
-
-    def field(self, path: str, part: FieldPart) -> FieldMapping | None:
-        """One entry of ``fields``; None if it does not fit."""
-        target = self._target(f"{path}.airtable", part.airtable)
-        source = self._source(f"{path}.kommo", part, target)
-        self._check_options(path, part, target)
-        if target is None or source is None or not self._check_pair(path, source, target):
+    def resolve(self, path: str, part: LinkPart) -> tuple[FieldMapping, LinkMapping] | None:
+        """The deals' link field, and what it links to; None if anything does not fit."""
+        table = _table(self.airtable, f"{path}.table", part.table, self.problems)
+        field = self.deals.link(path, part, table)
+        self._take(f"{path}.kommo", part.kommo, part.kommo)
+        if table is None:
             return None
-        if part.owner != "kommo":
-            self._check_way_back(path, source, target)
-        return FieldMapping(
-            target=target,
-            source=source,
-            owner=part.owner,
-            on_conflict=part.on_conflict,
-            create_options=part.create_options,
-            fingerprint=self._fingerprint(part, source, target),
-            schema=self._kommo,
+        self._take(f"{path}.table", table.id, table.name)
+        kind = LINK_KINDS[part.kommo]
+        resolver = TableResolver(table, self.kommo, ENTITIES[kind], self.base_url, self.problems)
+        key = resolver.special(f"{path}.key_field", part.key_field, KEY_TYPES)
+        fields = [resolver.field(f"{path}.fields[{i}]", each) for i, each in enumerate(part.fields)]
+        if field is None or key is None:
+            return None
+        mapping = Mapping(
+            table=table,
+            key=KeyField(key.id, key.name, key.type),
+            fields=tuple(each for each in fields if each is not None),
+            filters=Filters(),
         )
+        return field, LinkMapping(kind, part.kommo, field.target, mapping)
 
-    def _target(self, path: str, name: str) -> AirtableField | None:
-        found = self._table.find_field(name)
-        if found is None:
-            names = [field.name for field in self._table.fields]
-            noun = f"a field of table {self._table.name!r}"
-            self._problems.add(path, not_known(name, names, noun))
-            return None
-        first = self._taken.setdefault(found.id, path)
+    def _take(self, path: str, what: str, name: str) -> None:
+        first = self.taken.setdefault(what, path)
         if first != path:
-            self._problems.add(path, f"{found.name!r} is already the field of {first}")
-        return found
+            self.problems.add(path, f"{name!r} is already used by {first}")
 
-    def _source(self, path: str, part: FieldPart, target: AirtableField | None) -> Source | None:
-        wanted = part.kommo
-        if isinstance(wanted, CustomField):
-            path = f"{path}.custom_field"
-            field = find_custom_field(wanted.custom_field, self._kommo, self._problems, path)
-            if field is not None and field.type not in {*CUSTOM_KINDS, *READABLE}:
-                message = f"{field.name!r} is of type {field.type}, which cannot be mapped"
-                allowed = ", ".join([*CUSTOM_KINDS, *READABLE])
-                self._problems.add(path, f"{message}; allowed: {allowed}")
-                return None
-            return field and custom_field_source(field, self._kommo)
-        if wanted in {"company", "main_contact"}:
-            self._problems.add(path, f"{wanted} is not available yet in this version")
-            return None
-        if wanted == "url" and not self._base_url:
-            self._problems.add(path, "url needs the address of the Kommo account")
-        if wanted == "stage":
-            self._check_stage_names(path.replace(".kommo", ".names"), part)
-        person = target is not None and CELL_KINDS.get(target.type) == "person"
-        return attribute_source(
-            wanted,
-            self._kommo,
-            stage_names=part.names,
-            base_url=self._base_url,
-            as_person=person and wanted in PEOPLE,
-        )
 
-    def _check_stage_names(self, path: str, part: FieldPart) -> None:
-        stages = self._kommo.status_names
-        known = {str(key[1]) for key in stages} | {f"{key[0]}/{key[1]}" for key in stages}
-        for key in part.names.keys() - known:
-            listed = [f"{p}/{s} ({name})" for (p, s), name in stages.items()]
-            self._problems.add(f"{path}.{key}", not_known(key, listed, "the id of a stage"))
-
-    def _check_options(self, path: str, part: FieldPart, target: AirtableField | None) -> None:
-        if part.names and part.kommo != "stage":
-            self._problems.add(f"{path}.names", "is only for kommo: stage")
-        selects = {"singleSelect", "multipleSelects"}
-        if part.create_options and target is not None and target.type not in selects:
-            message = f"is only for single and multiple selects, not for {target.type}"
-            self._problems.add(f"{path}.create_options", message)
-
-    def _check_pair(self, path: str, source: Source, target: AirtableField) -> bool:
-        allowed = allowed_targets(source)
-        if target.type in COMPUTED:
-            message = f"{target.name!r} is computed by Airtable ({target.type}), not writable"
-        elif target.type not in CELL_KINDS:
-            message = f"{target.name!r} is of type {target.type}, which cannot be mapped"
-        elif target.type not in allowed:
-            message = (
-                f"{target.name!r} is a {target.type} field, which cannot hold Kommo's "
-                f"{source.name} ({source.kind})"
-            )
-        else:
-            return True
-        self._problems.add(f"{path}.airtable", f"{message}; allowed: {', '.join(allowed)}")
-        return False
-
-    def _check_way_back(self, path: str, source: Source, target: AirtableField) -> None:
-        """Whether Airtable may have a say in the field."""
-        path = f"{path}.owner"
-        first = self._written.setdefault(source.name, path)
-        if not is_writable(source):
-            message = f"Kommo's {source.name} is read-only; allowed: kommo"
-            self._problems.add(path, message)
-        elif first != path:
-            message = f"Kommo's {source.name} is already written by {first}; allowed: kommo"
-            self._problems.add(path, message)
-        elif target.type not in (lossless := allowed_targets(source, both_ways=True)):
-            message = (
-                f"a {target.type} field cannot give back Kommo's {source.name} ({source.kind}) "
-                f"whole; allowed: kommo, or a field of type {', '.join(lossless)}"
-            )
-            self._problems.add(path, message)
-
-    def _fingerprint(self, part: FieldPart, source: Source, target: AirtableField) -> str:
-        kinds = {source.kind, CELL_KINDS[target.type]}
-        meaning = {
-            "source": source.name,
-            "field": target.id,
-            "kinds": [source.kind, CELL_KINDS[target.type]],
-            "percent": target.type == "percent",
-            "names": dict(sorted(part.names.items())),
-            # Only days depend on where midnight is.
-            "zone": self._kommo.time_zone if "date" in kinds else None,
-            "base_url": self._base_url if source.name == "url" else None,
-        }
-        return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:16]
+def _table(
+    airtable: AirtableSchema, path: str, wanted: str, problems: Problems
+) -> AirtableTable | None:
+    found = airtable.find_table(wanted)
+    if found is None:
+        names = [table.name for table in airtable.tables]
+        problems.add(path, not_known(wanted, names, "a table"))
+    return found

@@ -10,10 +10,10 @@ from typing import Literal
 
 from kommo_airtable_sync.core.canonical import normalise
 from kommo_airtable_sync.core.schemas import KommoField, KommoSchema, UnknownReference, User
-from kommo_airtable_sync.core.types import Canonical, Json
+from kommo_airtable_sync.core.types import Canonical, EntityKind, Json
 
-Kind = Literal["text", "option", "number", "flag", "date", "instant", "set", "person"]
-"""What a value is; a ``person`` is an e-mail address in small letters."""
+Kind = Literal["text", "option", "number", "flag", "date", "instant", "set", "person", "link"]
+"""What a value is: a ``person`` is an e-mail address in small letters, a ``link`` record ids."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 EXPONENT_MAX = 300
@@ -48,6 +48,9 @@ READABLE: dict[str, tuple[str, ...]] = {
     "file": ("file_name",),
 }
 """Types with parts, and which parts make up their text; they cannot be written from one text."""
+
+NAMES = "_names"
+"""Key of a lead: the names of its ``main_contact`` and ``company``, which the engine looks up."""
 
 
 class UnfitError(ValueError):
@@ -86,15 +89,17 @@ def attribute_source(
     stage_names: Mapping[str, str],
     base_url: str,
     as_person: bool = False,
+    entity: EntityKind = "leads",
 ) -> Source:
     """The source for one of the contract's ``kommo:`` names.
 
     Args:
-        name: of the names that this version supports; others are refused before.
+        name: one that the entity has.
         schema: names behind the lead's ids.
         stage_names: status id or ``pipeline_id/status_id`` -> text.
         base_url: of the Kommo account, for ``url``.
         as_person: for ``responsible_user*``: as a collaborator, not as text.
+        entity: what it is an attribute of; the readers' ``lead`` is one of these.
     """
     kinds: dict[str, tuple[Kind, Callable[[Mapping[str, Json], bool], Canonical]]] = {
         "name": ("text", lambda lead, _: text(lead.get("name"))),
@@ -110,19 +115,35 @@ def attribute_source(
         "closed_at": ("instant", lambda lead, _: instant(lead.get("closed_at"))),
         "loss_reason": ("option", lambda lead, final: _loss_reason(lead, final, schema)),
         "source": ("number", lambda lead, _: number(lead.get("source_id"))),
-        "url": ("text", lambda lead, _: f"{base_url.rstrip('/')}/leads/detail/{lead['id']}"),
+        "url": ("text", lambda lead, _: f"{base_url.rstrip('/')}/{entity}/detail/{lead['id']}"),
         "id": ("number", lambda lead, _: number(lead["id"])),
         "score": ("number", lambda lead, _: number(lead.get("score"))),
+        "main_contact": ("text", lambda lead, _: text(_names(lead).get("main_contact"))),
+        "company": ("text", lambda lead, _: text(_names(lead).get("company"))),
+        "first_name": ("text", lambda lead, _: text(lead.get("first_name"))),
+        "last_name": ("text", lambda lead, _: text(lead.get("last_name"))),
     }
     kind, read = kinds["as_person" if as_person else name]
     return Source(name, kind, read, stage_names)
 
 
-def custom_field_source(field: KommoField, schema: KommoSchema) -> Source:
-    """The source for a custom field of a type in `CUSTOM_KINDS` or `READABLE`."""
+def custom_field_source(
+    field: KommoField, schema: KommoSchema, *, first_only: bool = False
+) -> Source:
+    """The source for a custom field of a type in `CUSTOM_KINDS` or `READABLE`.
+
+    Args:
+        field: which.
+        schema: the account, for its zone.
+        first_only: of several phone numbers or e-mail addresses the first, which is the one that
+            Kommo shows: for a target that is to hold one.
+    """
     name = f"custom_field:{field.id}"
     if (parts := READABLE.get(field.type)) is not None:
-        return Source(name, "text", lambda lead, _: _of_parts(lead, field.id, parts), {}, field)
+        count = 1 if first_only and field.type == "multitext" else None
+        return Source(
+            name, "text", lambda lead, _: _of_parts(lead, field.id, parts, count), {}, field
+        )
     kind = CUSTOM_KINDS[field.type]
     enums = {enum.id: enum.value for enum in field.enums}
 
@@ -167,17 +188,24 @@ def embedded(lead: Mapping[str, Json], what: str) -> list[Json]:
     return found
 
 
+def _names(lead: Mapping[str, Json]) -> Mapping[str, Json]:
+    names: Json = lead.get(NAMES) or {}
+    return names
+
+
 def names_of(items: list[Json]) -> Canonical:
     """The names of tags, without the blanks around them, which Airtable's options lack."""
     return normalise(frozenset(str(item.get("name") or "").strip() for item in items) - {""})
 
 
-def _of_parts(lead: Mapping[str, Json], field_id: int, parts: tuple[str, ...]) -> Canonical:
-    """The filled parts of all values, in Kommo's order: ``1 High St, Leeds``."""
+def _of_parts(
+    lead: Mapping[str, Json], field_id: int, parts: tuple[str, ...], count: int | None
+) -> Canonical:
+    """The filled parts of all values (or of so many), in Kommo's order: ``1 High St, Leeds``."""
     items = custom_values(lead, field_id)
     values: list[Json] = [item if parts == ("value",) else item.get("value") for item in items]
     words = [str(value.get(part) or "").strip() for value in values if value for part in parts]
-    return normalise(", ".join(word for word in words if word))
+    return normalise(", ".join([word for word in words if word][:count]))
 
 
 def person(email: Canonical) -> Canonical:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kommo_airtable_sync.core.codecs import CELL_KINDS
 from kommo_airtable_sync.core.destinations import ATTRIBUTES, is_writable
 from kommo_airtable_sync.core.field_mapping import FieldMapping
-from kommo_airtable_sync.core.mapping import PEOPLE, allowed_targets
+from kommo_airtable_sync.core.resolving import PEOPLE, allowed_targets
 from kommo_airtable_sync.core.schemas import AirtableField, KommoField, KommoSchema
 from kommo_airtable_sync.core.sources import (
     CUSTOM_KINDS,
@@ -19,7 +19,7 @@ from tests.core.accounts import kommo_schema
 OPTIONS = ("EU", "Великобритания", "אירופה 🇪🇺", 'a "quoted", one', " padded ")
 READ_ONLY = (
     "pipeline", "responsible_user_email", "created_at", "updated_at", "closed_at", "source", "url",
-    "id", "score",
+    "id", "score", "main_contact", "company",
 )  # fmt: skip
 ZONES = (
     "UTC", "Europe/Moscow", "America/Sao_Paulo", "Asia/Beirut", "America/Havana", "Asia/Kathmandu",

@@ -39,6 +39,7 @@ VALUES: dict[Kind, st.SearchStrategy] = {
     ),
     "set": st.frozensets(names, min_size=1),
     "person": st.emails().map(str.lower),
+    "link": st.frozensets(st.from_regex(r"rec[0-9A-Za-z]{14}", fullmatch=True), min_size=1),
 }
 PAIRS = sorted(CONVERTERS.keys() - {("text", "number")})  # random text is no amount
 

@@ -5,13 +5,7 @@ from datetime import date, datetime, timezone
 
 import pytest
 
-from kommo_airtable_sync.core.config import (
-    CustomField,
-    check_supported,
-    json_schema,
-    parse_config,
-    unsupported,
-)
+from kommo_airtable_sync.core.config import CustomField, json_schema, parse_config
 from kommo_airtable_sync.core.errors import ConfigurationError
 from tests.core.accounts import config_text
 
@@ -134,9 +128,13 @@ def test_a_mistake_in_a_field_is_named_by_its_path(key, value, path, allowed):
         ("realtime: {linger: 3}", "realtime.linger", "did you mean 'linger_seconds'"),
         ("enrich: [boom]", "enrich[0]", "pattern"),
         ("links: [{airtable: A, kommo: contact}]", "links[0].kommo", "main_contact, company"),
+        ("links: [{fields: [{airtable: A, kommo: price}]}]", "links[0].fields[0].kommo",
+         "first_name, last_name, responsible_user, url, id"),
+        ("links: [{fields: [{airtable: A, kommo: name, owner: both}]}]",
+         "links[0].fields[0].owner", "airtable, kommo, create_options"),
         ("lnks: []", "lnks", "did you mean 'links'"),
     ],
-)
+)  # fmt: skip
 def test_a_mistake_elsewhere_is_named_by_its_path(more, path, allowed):
     message = refused(config_text("airtable: Deal Name, kommo: name") + "\n" + more)
     assert f"{path}: " in message
@@ -193,38 +191,3 @@ def test_since_may_be_a_day_or_a_time_with_zone():
     )
     timed = parse_config(base + "\nreconcile: {since: 2026-01-01T10:00:00Z}").reconcile.since
     assert timed == datetime(2026, 1, 1, 10, tzinfo=timezone.utc)
-
-
-def test_what_this_version_cannot_do_is_refused_and_named():
-    found = unsupported(parse_config(WHOLE))
-    assert [line.partition(" is not")[0] for line in found] == [
-        "fields[2].owner: both",
-        "fields[4].owner: airtable",
-        "links",
-        "airtable.status_field",
-    ]
-    with pytest.raises(ConfigurationError, match="not available yet in this version"):
-        check_supported(parse_config(WHOLE))
-
-
-@pytest.mark.parametrize(
-    ("kommo", "airtable", "field"),
-    [
-        ("{when_excluded: mark}", "", "name"),
-        ("{when_deleted: delete}", "", "name"),
-        ("{}", ", when_deleted: ignore", "name"),
-        ("{}", "", "company"),
-    ],
-)
-def test_policies_that_would_do_nothing_are_refused(kommo, airtable, field):
-    text = config_text(f"airtable: Deal Name, kommo: {field}", kommo=kommo, airtable=airtable)
-    assert len(unsupported(parse_config(text))) == 1
-
-
-def test_harmless_settings_pass():
-    text = config_text(
-        "airtable: Deal Name, kommo: name, on_conflict: newest",
-        kommo="{when_excluded: keep, when_deleted: mark}",
-        airtable=", modified_field: Touched, when_deleted: recreate",
-    )
-    check_supported(parse_config(text + "\nsafety: {max_deletes: 1}\nrealtime: {max_attempts: 2}"))

@@ -84,6 +84,10 @@ def test_names_become_ids():
         ("loss_reason", "Region Code", {}, None),
         ("source", "Seats", {"source_id": 77}, Decimal(77)),
         ("score", "Seats", {"score": None}, None),
+        ("main_contact", "Manager", {"_names": {"main_contact": "Ana Maria"}}, "Ana Maria"),
+        ("main_contact", "Manager", {"_names": {"company": "Acme"}}, None),
+        ("company", "Region", {"_names": {"company": " Acme "}}, "Acme"),
+        ("company", "Manager", {}, None),
         ("id", "Seats", {}, Decimal(20024930)),
         ("url", "Website", {}, "https://acme.kommo.com/leads/detail/20024930"),
     ],
@@ -326,7 +330,8 @@ def test_a_cell_that_holds_no_id_is_no_key(cell):
         ("airtable: Amount, kommo: {custom_field: Notes}, owner: both", "fields[0].owner",
          "singleLineText"),
         ("airtable: Owner, kommo: name", "fields[0].airtable", "allowed: singleLineText"),
-        ("airtable: Deal Name, kommo: company", "fields[0].kommo", "not available yet"),
+        ("airtable: Client, kommo: main_contact", "fields[0].airtable", "map it under links"),
+        ("airtable: Deal Name, kommo: company, owner: both", "fields[0].owner", "read-only"),
     ],
 )  # fmt: skip
 def test_a_field_that_does_not_fit_is_refused_by_path(entry, path, said):

@@ -8,15 +8,24 @@ from decimal import Decimal
 import pytest
 
 from kommo_airtable_sync.core.codecs import CELL_KINDS
-from kommo_airtable_sync.core.destinations import ATTRIBUTES, LOST, is_writable, patched
+from kommo_airtable_sync.core.destinations import (
+    ATTRIBUTES,
+    LOST,
+    fields_at,
+    is_writable,
+    merge_fragments,
+    patched,
+)
+from kommo_airtable_sync.core.errors import BatchRefused
 from kommo_airtable_sync.core.field_mapping import FieldMapping
-from kommo_airtable_sync.core.mapping import allowed_targets
+from kommo_airtable_sync.core.resolving import allowed_targets
 from kommo_airtable_sync.core.schemas import AirtableField, KommoSchema
 from kommo_airtable_sync.core.sources import (
     CUSTOM_KINDS,
     attribute_source,
     custom_field_source,
 )
+from kommo_airtable_sync.kommo.errors import classify
 from kommo_airtable_sync.sandbox.kommo.model import KommoModel
 from kommo_airtable_sync.sandbox.kommo.settings import Settings
 from tests.sandbox.kommo.conftest import Caller, TurnedClock
@@ -102,3 +111,28 @@ def test_every_field_of_an_account_is_written_and_read_back_the_same(call, schem
             zero = {"price": Decimal(0), "checkbox": False}
             wanted = zero.get(field.source.name, zero.get(field.type)) if value is None else value
             assert after == wanted, field.name
+
+
+def spoilt(fragment: dict) -> dict:
+    """A fragment with something in it that Kommo cannot take."""
+    key, value = list(fragment.items())[-1]
+    if key == "custom_fields_values":
+        values = [{next(iter(each)): [1]} for each in value[0]["values"]]
+        return {**fragment, key: [{**value[0], "values": values}]}
+    wrong = {"tags_to_add": [{"name": 5}], "tags_to_delete": [{"id": "x"}], "name": 5}
+    return {**fragment, key: wrong.get(key, -1 if key.endswith("_id") else "much")}
+
+
+def test_what_kommo_refuses_is_traced_back_to_its_field(call, schema):
+    fields = fields_of(schema)
+    lead_id = call.lead(name="x", status_id=LOST, tags_to_add=[{"name": "a"}])
+    before = call("GET", f"leads/{lead_id}").json
+    fragments = {f.id: f.to_kommo(value_for(f, schema), before, final=True) for f in fields}
+    for culprit in fields:
+        parts = {**fragments, culprit.id: spoilt(fragments[culprit.id])}
+        item = merge_fragments(parts.values())
+        reply = call("PATCH", "leads", [{"id": lead_id, **item}])
+        refusal = classify(reply.status, {}, reply.body, "")
+        assert isinstance(refusal, BatchRefused), culprit.name
+        assert fields_at(item, refusal.item_paths[0], fields) == {culprit.id}, refusal.item_errors
+    assert call("GET", f"leads/{lead_id}").json == before

@@ -115,8 +115,9 @@ class World:
         self.inbox, self.journal = Inbox(database), Journal(database)
         self.engine = self.new_engine()
         self.engine.kommo.subscribe(HOOK_URL, HOOKS)
-        automation = {"url": AUTOMATION_URL, "secret": "a-secret-for-tests"}
-        self._in_airtable("POST", "automations", automation)
+        if any(field.owner != "kommo" for field in self.config.fields):
+            automation = {"url": AUTOMATION_URL, "secret": "a-secret-for-tests"}
+            self._in_airtable("POST", "automations", automation)
 
     def close(self) -> None:
         self.limiter.close()

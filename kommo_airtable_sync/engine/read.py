@@ -28,6 +28,7 @@ def read_batch(engine: Engine, batch: Batch) -> None:
     if batch.read_at is not None or batch.outage is not None:
         return
     with pausing(engine, batch):
+        engine.directory.mapping()  # what is wrong with sync.yaml is not a webhook's fault
         for key in batch.open_of("webhook"):
             batch.outcomes[key] = _pull(engine, key.partition(":")[2])
         batch.known = engine.journal.load(batch.open_of("lead", "contact", "company"))

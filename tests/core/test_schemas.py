@@ -8,6 +8,8 @@ from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.core.schemas import AirtableSchema, KommoSchema
 from tests.core import accounts
 
+NEWER = {"contact_fields", "company_fields"}
+
 
 def test_a_kommo_schema_survives_the_cache():
     schema = accounts.kommo_schema()
@@ -34,6 +36,15 @@ def test_custom_fields_are_found_by_id_code_and_name():
     assert [f.id for f in schema.find_fields("Region")] == [12]
     assert [f.id for f in schema.find_fields("Twin")] == [24, 25]
     assert schema.find_fields("nothing") == ()
+    assert [f.id for f in schema.find_fields("PHONE", "contacts")] == [41]
+    assert [f.id for f in schema.find_fields("Phone", "companies")] == [51]
+    assert schema.find_fields("Region", "contacts") == schema.find_fields(41, "companies") == ()
+
+
+def test_a_schema_kept_by_an_earlier_release_knows_no_contacts_fields():
+    stored = accounts.kommo_schema().to_json()
+    kept = {key: value for key, value in stored.items() if key not in NEWER}
+    assert KommoSchema.from_json(kept).contact_fields == ()
 
 
 def test_tables_and_fields_are_found_by_name_and_id():

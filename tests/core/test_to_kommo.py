@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kommo_airtable_sync.core.canonical import same
 from kommo_airtable_sync.core.codecs import CELL_KINDS
-from kommo_airtable_sync.core.destinations import ATTRIBUTES, merge_fragments, patched
+from kommo_airtable_sync.core.destinations import ATTRIBUTES, fields_at, merge_fragments, patched
 from kommo_airtable_sync.core.errors import LeadFailed
 from kommo_airtable_sync.core.schemas import UnknownReference
 from kommo_airtable_sync.core.sources import CUSTOM_KINDS
@@ -117,6 +117,45 @@ def test_both_ways_is_every_kommo_type_that_can_be_written():
         *ATTRIBUTES,
         *(f"custom {type_}" for type_ in CUSTOM_KINDS),
     }
+
+
+# --- what Kommo refuses ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["custom_fields_values.1.values.0.value"], {"Seats"}),
+        (["custom_fields_values.0.field_id", "name"], {"Region", "Deal Name"}),
+        (["status_id", "pipeline_id"], {"Stage"}),
+        (["price"], {"Amount"}),
+        (["responsible_user_id"], {"Manager"}),
+        (["tags_to_add.0.name"], {"Tags"}),
+        (["_embedded.tags.0.name"], {"Tags"}),
+        (["custom_fields_values"], set()),
+        (["custom_fields_values.9.values"], set()),
+        (["custom_fields_values.x"], set()),
+        (["updated_by", "", "."], set()),
+        ([], set()),
+    ],
+)
+def test_a_path_leads_back_to_its_field(paths, names):
+    mapping = mapping_of(
+        "airtable: Deal Name, kommo: name, owner: both",
+        "airtable: Region, kommo: {custom_field: Region}, owner: both",
+        "airtable: Stage, kommo: stage, owner: both",
+        "airtable: Amount, kommo: price, owner: both",
+        "airtable: Manager, kommo: responsible_user, owner: both",
+        "airtable: Tags, kommo: tags, owner: both",
+        "airtable: Seats, kommo: {custom_field: Seats}, owner: both",
+    )
+    values = {
+        "Deal Name": "x", "Region": "EU", "Stage": "Proposal", "Amount": Decimal(1),
+        "Manager": "Bo Diaz", "Tags": frozenset({"hot"}), "Seats": Decimal(2),
+    }  # fmt: skip
+    item = mapping.to_kommo({f.id: values[f.name] for f in mapping.fields}, lead())
+    found = fields_at(item, paths, mapping.fields)
+    assert {f.name for f in mapping.fields if f.id in found} == names
 
 
 # --- what is sent --------------------------------------------------------------------------------

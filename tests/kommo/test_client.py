@@ -72,6 +72,29 @@ def test_leads_are_read_by_id_with_encoded_brackets_and_each_id_once(kommo, clie
     assert seen.headers["authorization"] == f"Bearer {TOKEN}"
 
 
+@pytest.mark.parametrize("name", ["contacts", "companies"])
+def test_contacts_and_companies_are_read_by_id_like_leads(kommo, client, name):
+    read = client.contacts_by_id if name == "contacts" else client.companies_by_id
+    kommo.script.append(listing(name, {"id": 7, "name": "seven"}))
+    kommo.script.append(NOTHING)
+    assert read([7, 8, 7]) == {7: {"id": 7, "name": "seven"}}
+    assert read([9]) == {}
+    assert kommo.seen[0].path == f"/api/v4/{name}"
+    assert kommo.seen[0].query == [("limit", "250"), ("filter[id][]", "7"), ("filter[id][]", "8")]
+
+
+def test_a_contact_is_read_with_what_is_asked_for(kommo, client):
+    kommo.script.append(NOTHING)
+    client.contacts_by_id([7], with_=["leads"])
+    assert ("with", "leads") in kommo.seen[0].query
+
+
+def test_custom_fields_are_those_of_the_entity(kommo, client):
+    kommo.script.append(listing("custom_fields", {"id": 41}))
+    assert client.custom_fields("contacts") == [{"id": 41}]
+    assert kommo.seen[0].path == "/api/v4/contacts/custom_fields"
+
+
 def test_nothing_is_embedded_unless_asked_for(kommo, client):
     kommo.script.append(NOTHING)
     client.leads_by_id([5])

@@ -105,7 +105,15 @@ def test_a_refused_batch_names_its_culprits_by_index():
     assert failure.item_errors == {
         3: "status_id: No choice. (NotSupportedChoice); price: Not a number. (InvalidType)"
     }
+    assert failure.item_paths == {3: ("status_id", "price")}
     assert "status_id" in failure.detail
+
+
+def test_a_mistake_without_a_path_has_an_empty_one():
+    body = json.dumps({"validation-errors": [{"request_id": "0", "errors": [{"code": "Odd"}]}]})
+    failure = classify(400, {}, body, PROBLEM)
+    assert isinstance(failure, BatchRefused)
+    assert failure.item_paths == {0: ("",)}
 
 
 def test_a_denied_right_says_what_to_do():

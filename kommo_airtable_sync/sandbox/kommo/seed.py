@@ -31,6 +31,7 @@ LEAD_FIELDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Notes", "textarea", ()),
     ("Budget", "monetary", ()),
     ("Source type", "radiobutton", ("Inbound", "Outbound", "Partner")),
+    ("Onboarding status", "select", ("Not started", "In progress", "Done")),
 )
 CONTACT_LABELS = {
     "PHONE": ("Phone", ("WORK", "WORKDD", "MOB", "FAX", "HOME", "OTHER")),
@@ -39,6 +40,7 @@ CONTACT_LABELS = {
 _NAMES = ("Müller GmbH", "Żółw Sp. z o.o.", "ООО Ромашка", "Café Olé ☕", "Ünlü & Söhne",
           "Northwind", "Smith & Sons",
           "東京商事", "Rocket 🚀 Labs", "O'Neill \"Quotes\" Ltd")  # fmt: skip
+_PEOPLE = (("Zoë", "Müller"), ("Иван", "Петров"), ("Ana Maria", "O'Neill"), ("東京", "太郎"))
 _WHAT = ("rollout", "Erweiterung", "renewal", "Внедрение", "pilot", "upgrade 🎉", "licences")
 _TAGS = ("hot", "VIP", "späť", "повтор", "newsletter", "partner")
 
@@ -71,11 +73,20 @@ def seed_account(state: State) -> None:
 
 
 def seed_leads(state: State, count: int, seed: int, now: float) -> list[int]:
-    """Add realistic deals of the past year without log entries or hooks; their ids."""
+    """Add realistic deals of the past year without log entries or hooks; their ids.
+
+    Most have a main contact, which others may share.
+    """
     dice = random.Random(f"{seed}/{len(state.rows['leads'])}")  # noqa: S311 - reproducible
     tags = [state.tag_id("leads", name) for name in _TAGS]
     made = [_deal(state, dice, tags, int(now)) for _ in range(count)]
     state.rows["leads"].update({each["id"]: each for each in made})
+    people = [_person(state, dice, int(now)) for _ in range(count // 4 + 1)]
+    state.rows["contacts"].update({each["id"]: each for each in people})
+    for each in made:
+        if dice.random() < 0.8:
+            contact = ("contacts", dice.choice(people)["id"])
+            state.link(("leads", each["id"]), contact, is_main=True)
     state.touch()
     return [each["id"] for each in made]
 
@@ -106,6 +117,36 @@ def _deal(state: State, dice: random.Random, tags: list[int], now: int) -> Json:
             field["id"]: _values(field, dice, now, zone)
             for field in state.fields("leads")
             if dice.random() < 0.6
+        },
+    }
+
+
+def _person(state: State, dice: random.Random, now: int) -> Json:
+    contact_id = state.next_id("contacts")
+    first, last = dice.choice(_PEOPLE)
+    given = {
+        "PHONE": f"+49 30 {dice.randrange(10**6, 10**7)}",
+        "EMAIL": f"p{contact_id}@example.com",
+    }
+    return {
+        "kind": "contacts",
+        "id": contact_id,
+        "is_deleted": False,
+        "name": f"{first} {last}",
+        "first_name": first,
+        "last_name": last,
+        **dict.fromkeys(("responsible_user_id", "created_by", "updated_by"), ADMIN_ID),
+        **dict.fromkeys(("created_at", "updated_at"), now - 86400),
+        "tags": [],
+        "fields": {
+            field["id"]: [
+                {
+                    "value": given[field["code"]],
+                    "enum_id": field["enums"][0]["id"],
+                    "enum_code": field["enums"][0]["code"],
+                }
+            ]
+            for field in state.fields("contacts")
         },
     }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from kommo_airtable_sync.sandbox.kommo.seed import SALES_ID
 from tests.sandbox.kommo.conftest import Caller, TurnedClock
 
@@ -74,17 +76,32 @@ def test_seeded_deals_are_realistic_silent_and_repeatable(call: Caller):
     assert call("GET", "leads?limit=250&with=loss_reason").rows() == leads
 
 
-def test_a_seeded_lead_can_be_written_back_field_by_field(call: Caller):
+def test_most_seeded_deals_have_a_main_contact_which_some_share(call: Caller):
+    call.control("POST", "seed", {"count": 40})
+    linked = [each["_embedded"]["contacts"] for each in call("GET", "leads?with=contacts").rows()]
+    assert {len(each) for each in linked} == {0, 1}
+    ids = [contact["id"] for each in linked for contact in each if contact["is_main"]]
+    assert len(set(ids)) < len(ids) < 40
+    named = {each["id"]: each for each in call("GET", "contacts").rows("contacts")}
+    assert named.keys() >= set(ids)
+    for each in named.values():
+        assert each["name"] == f"{each['first_name']} {each['last_name']}"
+        codes = [field["field_code"] for field in each["custom_fields_values"]]
+        assert codes == ["PHONE", "EMAIL"]
+
+
+@pytest.mark.parametrize("kind", ["leads", "contacts"])
+def test_what_is_seeded_can_be_written_back_field_by_field(call: Caller, kind: str):
     """What GET shows, PATCH takes: seeded values are of the API's own making."""
     call.control("POST", "seed", {"count": 40})
-    for lead in call("GET", "leads").rows():
+    for row in call("GET", kind).rows(kind):
         fields = [
             {"field_id": each["field_id"], "values": each["values"]}
-            for each in lead["custom_fields_values"] or []
+            for each in row["custom_fields_values"] or []
         ]
-        body = {"custom_fields_values": fields, "name": lead["name"]}
-        assert call("PATCH", f"leads/{lead['id']}", body).status == 200
-        assert call("GET", f"leads/{lead['id']}").json["updated_at"] == lead["updated_at"]
+        body = {"custom_fields_values": fields, "name": row["name"]}
+        assert call("PATCH", f"{kind}/{row['id']}", body).status == 200
+        assert call("GET", f"{kind}/{row['id']}").json["updated_at"] == row["updated_at"]
 
 
 def test_requests_are_counted_by_route_and_status(call: Caller):

@@ -13,7 +13,7 @@ JSON in and out, no token, no limits: a tool for the same machine.
     GET, POST, DELETE  /_control/faults          a Fault | all
     GET, POST, DELETE  /_control/refusals        {"field", "key"}: one lead's field is refused
     GET, POST, DELETE  /_control/automations     an Automation, or with its id | all
-    GET, DELETE    /_control/deliveries          pings and automation runs made | forget
+    GET, DELETE    /_control/deliveries          what was POSTed (?log=0: how much waits) | forget
     POST           /_control/webhooks/{id}/error {"code"}: the webhook dies of INVALID_FILTERS...
     GET, PATCH     /_control/settings
     POST           /_control/tokens              {"token", "user"?, "scopes"?, "bases"?}
@@ -179,10 +179,11 @@ def _stage(
     given: dict[str, Json],
 ) -> Json:
     """Logs, faults and settings."""
+    whole = asked.get("log") != "0"
     match method, parts:
         case "GET", ["requests"]:
             shown = state.requests.as_json()
-            return {**shown, "log": []} if asked.get("log") == "0" else shown
+            return shown if whole else {**shown, "log": []}
         case "DELETE", ["requests"]:
             state.requests.reset()
         case "GET", ["writes"]:
@@ -225,17 +226,17 @@ def _stage(
             pass
         case _:
             raise not_found()
-    return _shown(state, parts[0])
+    return _shown(state, parts[0], whole=whole)
 
 
-def _shown(state: State, what: str) -> Json:
+def _shown(state: State, what: str, *, whole: bool) -> Json:
     """How things now stand, which is the answer to setting them as well."""
     refused = [{"field": field, "key": key} for field, key in sorted(state.refused)]
     automations = [{"id": k, **each.model_dump()} for k, each in state.automations.items()]
-    log, waiting = list(state.outbox.log), len(state.outbox)
+    log = list(state.outbox.log) if whole else []
     shown: dict[str, Json] = {
         "automations": {"automations": automations},
-        "deliveries": {"deliveries": log, "waiting": waiting},
+        "deliveries": {"deliveries": log, "waiting": state.outbox.unanswered},
         "settings": state.settings.model_dump(),
         "faults": {"faults": [each.model_dump() for each in state.faults.current()]},
         "refusals": {"refusals": refused},

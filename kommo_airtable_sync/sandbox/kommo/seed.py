@@ -31,6 +31,7 @@ LEAD_FIELDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Notes", "textarea", ()),
     ("Budget", "monetary", ()),
     ("Source type", "radiobutton", ("Inbound", "Outbound", "Partner")),
+    ("Onboarding status", "select", ("Not started", "In progress", "Done")),
 )
 CONTACT_LABELS = {
     "PHONE": ("Phone", ("WORK", "WORKDD", "MOB", "FAX", "HOME", "OTHER")),

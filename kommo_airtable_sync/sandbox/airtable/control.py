@@ -23,7 +23,7 @@ JSON in and out, no token, no limits: a tool for the same machine.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -83,6 +83,21 @@ def handle_control(model: AirtableModel, method: str, path: str, query: str, bod
             return refusal_answer(bad_request(str(error)))
         except (KeyError, ValueError) as error:
             return refusal_answer(bad_request(f"Not as it should be: {error!r}"))
+
+
+def begin_airtable(
+    model: AirtableModel,
+    method: str,
+    path: str,
+    query: str,
+    headers: Mapping[str, str],
+    body: bytes,
+) -> tuple[float, Callable[[], Answer]]:
+    """A call of the API or of the control surface arrives: its delay, and what applies it."""
+    if path.startswith(PREFIX):
+        return 0.0, lambda: handle_control(model, method, path, query, body)
+    arrival = model.arrive(method, path, query, headers, body)
+    return arrival.delay_seconds, lambda: model.finish(arrival)
 
 
 def _edit(

@@ -93,7 +93,7 @@ def empty_database_url(
     if sql_engine == "sqlite":
         yield f"sqlite:///{tmp_path / 'empty.db'}"
     else:
-        yield from _postgres_database(request.getfixturevalue("postgres_url"), "template0")
+        yield from postgres_database(request.getfixturevalue("postgres_url"), "template0")
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def database_url(sql_engine: str, request: pytest.FixtureRequest, tmp_path: Path
         shutil.copy(request.getfixturevalue("sqlite_template"), path)
         yield f"sqlite:///{path}"
     else:
-        yield from _postgres_database(
+        yield from postgres_database(
             request.getfixturevalue("postgres_url"), request.getfixturevalue("postgres_template")
         )
 
@@ -117,7 +117,8 @@ def database(database_url: str, clock: HandClock) -> Iterator[Database]:
     opened.close()
 
 
-def _postgres_database(admin_url: str, template: str) -> Iterator[str]:
+def postgres_database(admin_url: str, template: str) -> Iterator[str]:
+    """The URL of a database that lives until the generator goes on."""
     name = f"test_{next(_serial)}"
     _administer(admin_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     yield _sibling(admin_url, name)

@@ -16,20 +16,13 @@ import requests
 
 from kommo_airtable_sync.assembly import SystemClock
 from kommo_airtable_sync.runtime.up import free_port
-from kommo_airtable_sync.sandbox.observe import StandIns
+from kommo_airtable_sync.sandbox.stand_ins import StandIns
+from kommo_airtable_sync.sandbox.traffic import WATCHED
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.reports import Reports
 
 SECRET = "a-secret-for-tests-0123456789"
 ROOT = Path(__file__).parent.parent
-HOOKS = [
-    "add_lead",
-    "update_lead",
-    "delete_lead",
-    "restore_lead",
-    "status_lead",
-    "responsible_lead",
-]
 
 
 def wait_until(
@@ -76,7 +69,7 @@ class Stack:
         self.stand_ins = StandIns(self.kommo, self.airtable)
         self.fast = fast
         self._session = requests.Session()
-        self._reports: Reports | None = None
+        self._database: Database | None = None
         (folder / "sync.yaml").write_text(config or (ROOT / "sync.example.yaml").read_text())
         self.home = folder / "home"
         self.environment = {
@@ -121,11 +114,11 @@ class Stack:
             wait_until(lambda url=url: self.answers(f"{url}/_control/settings"), 20, url)
 
     def start(self, leads: int = 0) -> None:
-        """Start everything and register the webhook."""
+        """Start everything and let both sides tell the product of every change."""
         self.start_sandbox(leads)
         self.spawn("up", "up")
         self.wait_ready()
-        self.register()
+        self.connect()
 
     def wait_ready(self) -> None:
         """Until `status` says ready."""
@@ -140,14 +133,9 @@ class Stack:
         )
         wait_until(lambda: all(readiness(settings).values()), 40, "the stack is ready", 0.2)
 
-    def register(self) -> None:
-        """Subscribe the receiver to Kommo's webhooks."""
-        self._session.post(
-            f"{self.kommo}/api/v4/webhooks",
-            json={"destination": self.hook_url, "settings": HOOKS},
-            headers={"Authorization": "Bearer sandbox-kommo-token"},
-            timeout=10,
-        ).raise_for_status()
+    def connect(self) -> None:
+        """Kommo's webhooks, and an Airtable automation that API writes trigger, too."""
+        self.stand_ins.connect(self.receiver, SECRET, watch=WATCHED)
 
     def stop(self) -> None:
         """Stop everything, the product first."""
@@ -182,13 +170,23 @@ class Stack:
 
     # ---------------------------------------------------------------- hands
 
-    def reports(self) -> Reports:
-        """The product's store, read from outside."""
-        if self._reports is None:
+    def database(self) -> Database:
+        """The product's store, looked at from outside."""
+        if self._database is None:
             own = f"sqlite:///{self.home / 'sync.db'}"
             url = self.environment.get("SYNC_DATABASE_URL", own)
-            self._reports = Reports(Database(url, SystemClock()))
-        return self._reports
+            self._database = Database(url, SystemClock())
+        return self._database
+
+    def reports(self) -> Reports:
+        """What people ask the inbox."""
+        return Reports(self.database())
+
+    def quiet(self) -> bool:
+        """Nothing is on its way to the product, and nothing waits or is worked on there."""
+        counts = self.reports().inbox_counts()
+        waits = counts["pending"] + counts["claimed"] + counts["retrying"]
+        return not waits and not self.stand_ins.waiting()
 
     def answers(self, url: str) -> bool:
         """Whether something answers there."""
@@ -203,8 +201,38 @@ class Stack:
 
     def records(self) -> list[dict[str, Any]]:
         """Every record of the Deals table, as fields by name."""
-        found = self.control("airtable", "GET", "records?table=Deals")["records"]
-        return [record["fields"] for record in found]
+        return [record["fields"] for record in self.stand_ins.records()]
+
+    def edit_record(self, lead_id: int, **fields: Any) -> None:
+        """Somebody changes cells of a lead's record; underscores stand for blanks."""
+        record = next(
+            each
+            for each in self.stand_ins.records()
+            if each["fields"].get("Kommo Deal ID") == lead_id
+        )
+        spelled = {name.replace("_", " "): value for name, value in fields.items()}
+        self.stand_ins.edit_record(record["id"], spelled)
+
+    def wait_for_record(self, lead_id: int, seconds: float = 60, **fields: Any) -> dict[str, Any]:
+        """Until a lead's record shows these fields; all its fields."""
+        wanted = {name.replace("_", " "): value for name, value in fields.items()}.items()
+
+        def shown() -> dict[str, Any] | None:
+            found = (r for r in self.records() if r.get("Kommo Deal ID") == lead_id)
+            return next((r for r in found if all(r.get(k) == v for k, v in wanted)), None)
+
+        return wait_until(shown, seconds, f"the record of lead {lead_id} shows {fields}")
+
+    def wait_for_lead(self, lead_id: int, seconds: float = 60, **values: Any) -> dict[str, Any]:
+        """Until a lead shows these values in Kommo: attributes, or ``tags`` as a set of names."""
+
+        def shown() -> dict[str, Any] | None:
+            lead = self.stand_ins.lead(lead_id)
+            tags = {tag["name"] for tag in lead["_embedded"]["tags"]}
+            now = lead | {"tags": tags}
+            return lead if all(now[name] == value for name, value in values.items()) else None
+
+        return wait_until(shown, seconds, f"lead {lead_id} shows {values}")
 
     def graphql(self, query: str, **variables: Any) -> Any:
         """Ask Dagster as the UI does."""

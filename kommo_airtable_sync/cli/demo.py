@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     once: Annotated[bool, typer.Option("--once", help="End after the summary.")] = False,
-    events: Annotated[int, typer.Option(min=0, help="Edits to make in Kommo.")] = 200,
+    events: Annotated[int, typer.Option(min=0, help="Edits to make on both sides.")] = 200,
     leads: Annotated[int, typer.Option(min=0, help="Deals to begin with.")] = 200,
 ) -> None:
     """Show everything on stand-ins of Kommo and Airtable: load, live traffic, summary, UI."""

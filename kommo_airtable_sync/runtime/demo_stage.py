@@ -23,29 +23,20 @@ from kommo_airtable_sync.sandbox.airtable.model import SANDBOX_TOKEN as AIRTABLE
 from kommo_airtable_sync.sandbox.airtable.seed import BASE_ID
 from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN as KOMMO_TOKEN
 from kommo_airtable_sync.sandbox.observe import (
-    Json,
-    StandIns,
-    compare,
+    Stamp,
+    agreement,
     latencies,
     quantiles,
     read_kommo,
-    read_records,
+    see,
 )
-from kommo_airtable_sync.sandbox.traffic import Salespeople
+from kommo_airtable_sync.sandbox.stand_ins import Json, StandIns
+from kommo_airtable_sync.sandbox.traffic import WATCHED, People
 from kommo_airtable_sync.settings import Settings
 from kommo_airtable_sync.store.reports import Reports
 
 SECRET = "demo-secret-0123456789"  # noqa: S105 - guards a receiver on loopback for minutes
 EXAMPLE_CONFIG = Path(__file__).parent.parent / "sandbox" / "sync.example.yaml"
-HOOKS = [
-    "add_lead",
-    "update_lead",
-    "delete_lead",
-    "restore_lead",
-    "status_lead",
-    "responsible_lead",
-    "note_lead",
-]
 READY_SECONDS_MAX = 120.0
 QUIET_SECONDS_MAX = 300.0
 
@@ -92,7 +83,8 @@ class Stage:
             lambda: all(readiness(self._settings).values()), READY_SECONDS_MAX, "the product"
         )
         self._console.print(f"Dagster UI: {self.dagster}")
-        self._subscribe()
+        receiver = f"http://127.0.0.1:{self._settings.receiver_port}"
+        self._stand_ins.connect(receiver, SECRET, watch=WATCHED)
         if leads:
             done = subprocess.run(  # noqa: S603 - our own command
                 self._command("reconcile"), env=self._environment(), check=False
@@ -102,25 +94,23 @@ class Stage:
 
     def play(self, events: int) -> bool:
         """Make edits, wait until they have arrived, print the summary; True if both sides agree."""
-        began = time.monotonic()
+        began = time.time()
         pipelines, lead_ids = self._what_is_there()
-        first_change = self._stand_ins.control("kommo", "GET", "changes")["next"]
-        first_write = len(self._writes())
-        sales = Salespeople(self._stand_ins, pipelines)
+        people = People(self._stand_ins, pipelines)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, console=self._console) as progress:
-            task = progress.add_task("edits in Kommo", total=events)
+            task = progress.add_task("edits in Kommo and Airtable", total=events)
             for _ in range(events):
-                sales.act(lead_ids)
+                if lead_ids and people.picks_airtable():
+                    people.operate(self._stand_ins.records())
+                else:
+                    people.sell(lead_ids)
                 progress.advance(task)
-                time.sleep(sales.pause_seconds())
-            progress.update(task, description="edits in Kommo, all synced")
+                time.sleep(people.pause_seconds())
+            progress.update(task, description="edits in Kommo and Airtable, all synced")
             reports = Reports(open_database(self._settings))
             self._wait(lambda: self._quiet(reports), QUIET_SECONDS_MAX, "the inbox to empty")
-        changes = self._stand_ins.control("kommo", "GET", f"changes?since={first_change}")
-        return self._summarise(
-            changes["changes"], self._writes()[first_write:], time.monotonic() - began
-        )
+        return self._summarise(began)
 
     def stop(self) -> None:
         """Stop all processes, the product first."""
@@ -134,29 +124,29 @@ class Stage:
                 os.killpg(process.pid, signal.SIGKILL)
         self._processes.clear()
 
-    def _summarise(self, changes: list[Json], writes: list[Json], seconds: float) -> bool:
-        leads, names = read_kommo(self._stand_ins, KOMMO_TOKEN)
-        comparison = compare(leads, names, read_records(self._stand_ins))
-        latency = quantiles(latencies(changes, writes))
+    def _summarise(self, began: float) -> bool:
+        seen, comparison = see(self._stand_ins, began), agreement(self._stand_ins)
         table = Table(title="What happened, by the stand-ins' own logs", title_justify="left")
-        table.add_column("what")
-        table.add_column("figure", justify="right")
-        rows = {
-            "edits in Kommo": len(changes),
-            "records created": sum(1 for write in writes if write["kind"] == "create"),
-            "records updated": sum(1 for write in writes if write["kind"] == "update"),
+        for column in ("what", "Kommo to Airtable", "Airtable to Kommo"):
+            table.add_column(column, justify="left" if column == "what" else "right")
+        latency = "latency p50 / p95 / max"
+        rows: dict[str, tuple[object, object]] = {
+            "edits": (len(seen.edits), len(seen.record_edits)),
+            "created": (len(seen.created), "-"),
+            "updated": (len(seen.updated), len(seen.lead_updates)),
+            latency: (_latency(seen.edits, seen.written), _latency(seen.told, seen.lead_updates)),
+        }
+        for name, (there, back) in rows.items():
+            table.add_row(name, str(there), str(back))
+        table.add_section()
+        for name, figure in {
             "duplicates": comparison.duplicates,
             "differences": len(comparison.differences),
-            "latency p50 / p95 / max": " / ".join(
-                f"{value:.2f} s" if value is not None else "-"
-                for value in (latency.p50, latency.p95, latency.max)
-            ),
             "API calls Kommo / Airtable": " / ".join(self._calls()),
-            "records in Airtable": len(read_records(self._stand_ins)),
-            "seconds": f"{seconds:.0f}",
-        }
-        for name, value in rows.items():
-            table.add_row(name, str(value))
+            "records in Airtable": len(self._stand_ins.records()),
+            "seconds": f"{time.time() - began:.0f}",
+        }.items():
+            table.add_row(name, str(figure), "")
         Console().print(table)
         for line in comparison.differences[:10]:
             self._console.print(line, markup=False)
@@ -168,11 +158,8 @@ class Stage:
             for side in ("kommo", "airtable")
         ]
 
-    def _writes(self) -> list[Json]:
-        return self._stand_ins.control("airtable", "GET", "writes")["writes"]
-
     def _what_is_there(self) -> tuple[list[Json], list[int]]:
-        leads, _ = read_kommo(self._stand_ins, KOMMO_TOKEN)
+        leads, _ = read_kommo(self._stand_ins)
         answer = requests.get(
             f"{self._stand_ins.kommo}/api/v4/leads/pipelines",
             headers={"Authorization": f"Bearer {KOMMO_TOKEN}"},
@@ -181,10 +168,10 @@ class Stage:
         return answer.json()["_embedded"]["pipelines"], [lead["id"] for lead in leads]
 
     def _quiet(self, reports: Reports) -> bool:
-        """Nothing on its way from Kommo, nothing waiting here."""
-        waiting = self._stand_ins.control("kommo", "GET", "deliveries")["waiting"]
+        """Nothing on its way to us, nothing waiting here."""
         counts = reports.inbox_counts()
-        return not waiting and not (counts["pending"] + counts["claimed"] + counts["retrying"])
+        waits = counts["pending"] + counts["claimed"] + counts["retrying"]
+        return not waits and not self._stand_ins.waiting()
 
     def _stand_ins_answer(self) -> bool:
         try:
@@ -193,18 +180,6 @@ class Stage:
         except requests.ConnectionError:
             return False
         return True
-
-    def _subscribe(self) -> None:
-        port = self._settings.receiver_port
-        requests.post(
-            f"{self._stand_ins.kommo}/api/v4/webhooks",
-            json={
-                "destination": f"http://127.0.0.1:{port}/hooks/kommo/{SECRET}",
-                "settings": HOOKS,
-            },
-            headers={"Authorization": f"Bearer {KOMMO_TOKEN}"},
-            timeout=10,
-        ).raise_for_status()
 
     def _wait(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         ends_at = time.monotonic() + seconds
@@ -252,6 +227,12 @@ class Stage:
             "RECEIVER_PORT": str(settings.receiver_port),
             "DAGSTER_PORT": str(settings.dagster_port),
         }
+
+
+def _latency(causes: list[Stamp], effects: list[Stamp]) -> str:
+    found = quantiles(latencies(causes, effects))
+    shown = (found.p50, found.p95, found.max)
+    return " / ".join("-" if value is None else f"{value:.2f} s" for value in shown)
 
 
 def port_or_free(wanted: int) -> int:

@@ -5,6 +5,7 @@ Nothing here asks the product itself; it is judged from outside.
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,26 +15,86 @@ from typing import Any
 import requests
 
 from kommo_airtable_sync.core.stats import nearest_rank
+from kommo_airtable_sync.sandbox.kommo.seed import ADMIN_ID
+from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN
+from kommo_airtable_sync.sandbox.stand_ins import TIMEOUT_SECONDS, StandIns
 
 Json = Any
-TIMEOUT_SECONDS = 60.0
+Stamp = tuple[int, float]
+"""Something that happened to a lead or to its record: (lead id, epoch seconds)."""
 
 
 @dataclass(frozen=True, slots=True)
-class StandIns:
-    """Addresses of both stand-ins, e.g. ``http://127.0.0.1:8010``."""
+class Seen:
+    """What happened since some moment, by the stand-ins' own logs, oldest first.
 
-    kommo: str
-    airtable: str
+    Args:
+        edits: of people in Kommo.
+        record_edits: of people in Airtable.
+        posts: what Airtable's automations told the receiver, at the moment they did.
+        created: records, by the sync.
+        updated: records, by the sync.
+        lead_updates: by the sync, in Kommo.
+    """
 
-    def control(self, side: str, method: str, path: str, body: Json = None) -> Json:
-        """Use the control surface of ``kommo`` or ``airtable``."""
-        base = self.kommo if side == "kommo" else self.airtable
-        answer = requests.request(
-            method, f"{base}/_control/{path}", json=body, timeout=TIMEOUT_SECONDS
-        )
-        answer.raise_for_status()
-        return answer.json()
+    edits: list[Stamp]
+    record_edits: list[Stamp]
+    posts: list[Stamp]
+    created: list[Stamp]
+    updated: list[Stamp]
+    lead_updates: list[Stamp]
+
+    @property
+    def written(self) -> list[Stamp]:
+        """Records that the sync created or updated."""
+        return sorted((*self.created, *self.updated), key=lambda stamp: stamp[1])
+
+    @property
+    def told(self) -> list[Stamp]:
+        """The moments at which Airtable told of what people had edited."""
+        return [post for _, post in following(self.record_edits, self.posts)]
+
+
+def see(stand_ins: StandIns, since: float = 0.0) -> Seen:
+    """Read the stand-ins' logs.
+
+    Args:
+        stand_ins: which.
+        since: epoch seconds.
+    """
+    changes: list[Json] = stand_ins.control("kommo", "GET", "changes")["changes"]
+    writes: list[Json] = stand_ins.control("airtable", "GET", "writes?table=Deals")["writes"]
+    sent: list[Json] = stand_ins.control("airtable", "GET", "deliveries")["deliveries"]
+    leads = [each for each in changes if each["entity_type"] == "leads"]
+    keyed = [each for each in writes if each["key"] is not None]
+
+    def written(source: str, kind: str) -> list[Stamp]:
+        return [
+            (int(each["key"]), each["applied_at"])
+            for each in keyed
+            if (each["source"], each["kind"]) == (source, kind) and each["applied_at"] >= since
+        ]
+
+    def changed(*, by_sync: bool) -> list[Stamp]:
+        return [
+            (each["lead_id"], each["changed_at"])
+            for each in leads
+            if (each["by"] == ADMIN_ID) == by_sync and each["changed_at"] >= since
+        ]
+
+    posts = [
+        (int(json.loads(each["body"]).get("kommoDealId", 0)), each["sent_at"])
+        for each in sent
+        if each["kind"] == "automation" and each["sent_at"] >= since
+    ]
+    return Seen(
+        edits=changed(by_sync=False),
+        record_edits=written("client", "update"),
+        posts=posts,
+        created=written("publicApi", "create"),
+        updated=written("publicApi", "update"),
+        lead_updates=changed(by_sync=True),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,40 +117,28 @@ def quantiles(seconds: Iterable[float]) -> Quantiles:
     )
 
 
-def latencies(changes: Sequence[Json], writes: Sequence[Json]) -> list[float]:
-    """From each change of a lead in Kommo to the first write of its record that follows.
-
-    Args:
-        changes: Kommo's change log, items with ``lead_id`` and ``changed_at``.
-        writes: Airtable's write log, items with ``key`` and ``applied_at``.
-
-    A change that nothing followed is left out: ``unanswered`` counts those.
-    """
-    applied = _applied_by_key(writes)
-    found: list[float] = []
-    for change in changes:
-        times = applied.get(change["lead_id"], [])
-        at = bisect_left(times, change["changed_at"])
-        if at < len(times):
-            found.append(times[at] - change["changed_at"])
+def following(causes: Iterable[Stamp], effects: Iterable[Stamp]) -> list[tuple[Stamp, Stamp]]:
+    """Each cause that an effect on the same lead follows, with the first of these."""
+    times: dict[int, list[float]] = defaultdict(list)
+    for lead, at in sorted(effects):
+        times[lead].append(at)
+    found: list[tuple[Stamp, Stamp]] = []
+    for lead, at in causes:
+        index = bisect_left(times[lead], at)
+        if index < len(times[lead]):
+            found.append(((lead, at), (lead, times[lead][index])))
     return found
 
 
-def unanswered(changes: Sequence[Json], writes: Sequence[Json]) -> int:
-    """Leads whose last change was followed by no write."""
-    applied = _applied_by_key(writes)
-    last: dict[int, float] = {}
-    for change in changes:
-        last[change["lead_id"]] = change["changed_at"]
-    return sum(1 for lead, at in last.items() if not applied.get(lead) or applied[lead][-1] < at)
+def latencies(causes: Iterable[Stamp], effects: Iterable[Stamp]) -> list[float]:
+    """Seconds from each cause to the effect that follows; what nothing followed is left out."""
+    return [effect[1] - cause[1] for cause, effect in following(causes, effects)]
 
 
-def _applied_by_key(writes: Sequence[Json]) -> dict[int, list[float]]:
-    applied: dict[int, list[float]] = defaultdict(list)
-    for write in writes:
-        if write.get("key") is not None and write.get("source") == "publicApi":
-            applied[int(write["key"])].append(write["applied_at"])
-    return {key: sorted(times) for key, times in applied.items()}
+def unanswered(causes: Iterable[Stamp], effects: Iterable[Stamp]) -> int:
+    """Leads whose last cause was followed by no effect."""
+    last = dict(sorted(causes))
+    return len(last) - len(following(last.items(), effects))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,21 +164,24 @@ class Names:
     users: Mapping[int, str]
 
 
+def agreement(stand_ins: StandIns) -> Comparison:
+    """Compare what both stand-ins hold now."""
+    leads, names = read_kommo(stand_ins)
+    return compare(leads, names, [each["fields"] for each in stand_ins.records()])
+
+
 def compare(
     leads: Sequence[Json], names: Names, records: Sequence[Mapping[str, Json]]
 ) -> Comparison:
-    """Compare Kommo's leads with Airtable's records, field by field.
+    """Compare Kommo's leads with Airtable's records, whichever side owns a field.
 
     Args:
         leads: as API v4 gives them.
         names: of stages and users.
         records: cells by field name.
     """
-    by_key: dict[int, Mapping[str, Json]] = {}
     keys = Counter(record.get("Kommo Deal ID") for record in records)
-    for record in records:
-        if record.get("Kommo Deal ID") is not None:
-            by_key[int(record["Kommo Deal ID"])] = record
+    by_key = {int(key): each for each in records if (key := each.get("Kommo Deal ID")) is not None}
     differences: list[str] = []
     wanted = [lead for lead in leads if not _internal(lead)]
     for lead in wanted:
@@ -137,10 +189,11 @@ def compare(
         if record is None:
             differences.append(f"lead {lead['id']} has no record")
             continue
+        shown = _shown(record)
         differences += [
-            f"lead {lead['id']}: {field} is {record.get(field)!r}, in Kommo {value!r}"
-            for field, value in _expected(lead, names).items()
-            if (record.get(field) or None) != (value or None)
+            f"lead {lead['id']}: {field} is {shown[field]!r}, in Kommo {value!r}"
+            for field, value in _in_kommo(lead, names).items()
+            if shown[field] != value
         ]
     differences += [f"record {key} has no lead that qualifies" for key in by_key]
     duplicates = sum(count - 1 for key, count in keys.items() if key is not None)
@@ -148,23 +201,38 @@ def compare(
 
 
 def _internal(lead: Json) -> bool:
-    found: list[Json] = lead["_embedded"].get("tags") or []
-    tags = {str(tag["name"]).strip().lower() for tag in found}
+    tags = {name.strip().lower() for name in _tags(lead)}
     return bool(tags & {"internal", "test"})
 
 
-def _expected(lead: Json, names: Names) -> dict[str, Json]:
+def _tags(lead: Json) -> list[str]:
+    return sorted(tag["name"] for tag in lead["_embedded"].get("tags") or ())
+
+
+def _in_kommo(lead: Json, names: Names) -> dict[str, Json]:
+    """A lead by the names of the fields that show it; empty is None."""
+    custom: list[Json] = lead["custom_fields_values"] or []
+    chosen = {each["field_name"]: each["values"][0]["value"] for each in custom}
     return {
-        "Deal Name": lead["name"],
+        "Deal Name": lead["name"] or None,
         "Amount": lead["price"],
         "Stage": names.stages.get((lead["pipeline_id"], lead["status_id"])),
         "Manager": names.users.get(lead["responsible_user_id"]),
+        "Tags": _tags(lead) or None,
+        "Region": chosen.get("Region"),
+        "Onboarding Status": chosen.get("Onboarding status"),
     }
 
 
-def read_kommo(stand_ins: StandIns, token: str) -> tuple[list[Json], Names]:
+def _shown(record: Mapping[str, Json]) -> dict[str, Json]:
+    """A record by the same names; Kommo has no empty price."""
+    cells = defaultdict[str, Json](lambda: None, record)
+    return cells | {"Tags": sorted(cells["Tags"] or ()) or None, "Amount": cells["Amount"] or 0}
+
+
+def read_kommo(stand_ins: StandIns) -> tuple[list[Json], Names]:
     """All leads and the names behind their ids, by the stand-in's API, unlimited."""
-    headers = {"Authorization": f"Bearer {token}"}
+    headers = {"Authorization": f"Bearer {SANDBOX_TOKEN}"}
     before = stand_ins.control("kommo", "GET", "settings")
     unlimited = {"requests_per_second": 10_000, "latency_seconds": 0}
     stand_ins.control("kommo", "PATCH", "settings", unlimited)
@@ -190,9 +258,3 @@ def _listing(stand_ins: StandIns, path: str, headers: Mapping[str, str]) -> Json
         f"{stand_ins.kommo}/api/v4/{path}", headers=dict(headers), timeout=TIMEOUT_SECONDS
     )
     return answer.json()["_embedded"]
-
-
-def read_records(stand_ins: StandIns, table: str = "Deals") -> list[Json]:
-    """All records of a table, cells by field name."""
-    found = stand_ins.control("airtable", "GET", f"records?table={table}")["records"]
-    return [record["fields"] for record in found]

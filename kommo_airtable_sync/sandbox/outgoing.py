@@ -45,10 +45,16 @@ class Outgoing(ABC, Generic[PostT]):
         self.now = now
         self._waiting: list[tuple[float, int, PostT]] = []
         self._count = 0
+        self.under_way = 0  # taken, and not answered yet
         self.log: deque[dict[str, Any]] = deque(maxlen=100_000)
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def unanswered(self) -> int:
+        """How many wait or are being delivered."""
+        return len(self) + self.under_way
 
     def push(self, post: PostT) -> None:
         """Let one wait until it is due."""
@@ -99,7 +105,9 @@ class Sender(Generic[PostT]):
     def take_due_hooks(self) -> list[PostT]:
         """The deliveries to make now; tell each answer to ``settle_hook``."""
         with self.lock:
-            return self.outbox.take_due()
+            due = self.outbox.take_due()
+            self.outbox.under_way += len(due)
+            return due
 
     def next_hook_at(self) -> float | None:
         """Epoch seconds at which the next delivery is due, if one waits."""
@@ -109,6 +117,7 @@ class Sender(Generic[PostT]):
     def settle_hook(self, delivery: PostT, status: int, sent_at: float) -> None:
         """Report what a delivery was answered; 0 = nothing within the time-out."""
         with self.lock:
+            self.outbox.under_way = max(0, self.outbox.under_way - 1)  # none after a reset
             self.outbox.settle(delivery, status, sent_at)
 
 

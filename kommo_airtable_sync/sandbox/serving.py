@@ -1,22 +1,79 @@
-"""Both stand-ins in one process, as the command ``sandbox`` and the demo run them."""
+"""The stand-ins on sockets: each behind Starlette and uvicorn, and both in one process."""
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import signal
 import threading
+from collections.abc import Callable, Mapping
 
-from kommo_airtable_sync.sandbox.airtable import app as airtable_app
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from kommo_airtable_sync.assembly import SystemClock
+from kommo_airtable_sync.sandbox.airtable.control import begin_airtable
 from kommo_airtable_sync.sandbox.airtable.model import AirtableModel
 from kommo_airtable_sync.sandbox.deliverer import WebhookDeliverer
-from kommo_airtable_sync.sandbox.kommo import server as kommo_server
+from kommo_airtable_sync.sandbox.faults import ConnectionDropped, DroppingProtocol
 from kommo_airtable_sync.sandbox.kommo.model import KommoModel
 from kommo_airtable_sync.sandbox.kommo.seed import seed_leads
 
 LATENCY_SECONDS = 0.12
 FAST_LOCK_SCALE = 1 / 30
 
-log = logging.getLogger(__name__)
+Finish = Callable[[], tuple[int, Mapping[str, str], bytes]]
+
+
+class _Endpoint:
+    """Every path and method: a call arrives, waits its delay without a thread, and is applied."""
+
+    def __init__(self, model: KommoModel | AirtableModel) -> None:
+        self._model = model
+
+    def _begin(self, request: Request, body: bytes) -> tuple[float, Finish]:
+        """The moment of arrival: the delay, and what applies the call."""
+        # As sent: Airtable's table names are told apart from slashes by their encoding.
+        path = request.scope["raw_path"].partition(b"?")[0].decode("ascii")
+        query = request.scope["query_string"].decode("ascii")
+        model, method, headers = self._model, request.method, request.headers
+        if isinstance(model, AirtableModel):
+            return begin_airtable(model, method, path, query, headers, body)
+        arrival = model.arrive(method, path, query, headers)
+        return arrival.delay_seconds, lambda: model.apply(arrival, body)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        delay_seconds, finish = self._begin(request, await request.body())
+        if delay_seconds:
+            await asyncio.sleep(delay_seconds)
+        try:
+            status, headers, content = finish()
+        except ConnectionDropped:
+            scope["state"]["abort"]()
+            await receive()  # until uvicorn has seen the disconnect: it then sends no 500
+            return
+        await Response(content, status, headers)(scope, receive, send)
+
+
+def create_server(model: KommoModel | AirtableModel, port: int) -> uvicorn.Server:
+    """A server on loopback that is not running yet; port 0 takes a free one.
+
+    ``run()`` serves, ``should_exit`` ends it.
+    """
+    config = uvicorn.Config(
+        _Endpoint(model),
+        host="127.0.0.1",
+        port=port,
+        http=DroppingProtocol,
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=2,
+    )
+    return uvicorn.Server(config)
 
 
 def serve_both(kommo_port: int, airtable_port: int, *, fast: bool, leads: int = 0) -> None:
@@ -28,7 +85,7 @@ def serve_both(kommo_port: int, airtable_port: int, *, fast: bool, leads: int = 
         fast: no latency, and a short rate lock; else 120 ms a call and the real limits.
         leads: deals to begin with.
     """
-    clock = kommo_server.SystemClock()
+    clock = SystemClock()
     kommo = KommoModel(clock)
     kommo.seed_account()
     airtable = AirtableModel(clock)
@@ -40,10 +97,7 @@ def serve_both(kommo_port: int, airtable_port: int, *, fast: bool, leads: int = 
         airtable.settings.latency_seconds = LATENCY_SECONDS
     if leads:
         seed_leads(kommo.state, leads, kommo.seed, kommo.now())
-    servers = (
-        kommo_server.create_server(kommo, "127.0.0.1", kommo_port),
-        airtable_app.make_server(airtable, "127.0.0.1", airtable_port),
-    )
+    servers = (create_server(kommo, kommo_port), create_server(airtable, airtable_port))
 
     def stop(*_: object) -> None:
         for server in servers:

@@ -1,4 +1,4 @@
-"""People at work in the stand-in's Kommo: seeded, so that a demo can be repeated."""
+"""People at work in both stand-ins: seeded, so that a demo can be repeated."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from kommo_airtable_sync.sandbox.observe import StandIns
+from kommo_airtable_sync.sandbox.stand_ins import StandIns
 
 Json = Any
 COMPANIES = ("Northwind", "Müller & Söhne", "Café Lumière", "ООО Ромашка", "Acme", "Ōsaka Trading")
 WARES = ("renewal", "pilot", "rollout", "upgrade", "training 🎓", "support")
+TAGS = ("hot", "VIP", "späť", "повтор", "newsletter", "partner")
+WATCHED = ("Amount", "Tags", "Onboarding Status")
+"""What operations edit in Airtable: the fields that the example shares with it or leaves to it."""
 
 
-class Salespeople:
-    """Makes one edit after another.
+class People:
+    """Sales edits in Kommo, operations in Airtable: one edit after another.
 
     Args:
         stand_ins: where they work.
@@ -32,37 +35,57 @@ class Salespeople:
             if status["type"] == 0
         ]
 
-    def act(self, lead_ids: list[int]) -> None:
-        """Create a deal (one time in five) or change one that is there."""
+    def sell(self, lead_ids: list[int]) -> None:
+        """In Kommo: create a deal (one time in five) or change one that is there."""
         if not lead_ids or self._dice.random() < 0.2:
-            made = self._stand_ins.control("kommo", "POST", "leads", self._new_deal())
-            lead_ids.append(int(made["lead"]["id"]))
+            lead_ids.append(self._stand_ins.add_lead(**self._new_deal()))
+        else:
+            self._stand_ins.edit_lead(self._dice.choice(lead_ids), **self._change())
+
+    def operate(self, records: Sequence[Json]) -> None:
+        """In Airtable: change one cell of a record, given as ``{id, fields}``."""
+        if not records:
             return
-        lead_id = self._dice.choice(lead_ids)
-        self._stand_ins.control("kommo", "PATCH", f"leads/{lead_id}", self._change())
+        record = self._dice.choice(records)
+        name = self._dice.choice(WATCHED)
+        tags = {self._dice.choice(TAGS), *record["fields"].get("Tags", ())}
+        cell: Json = {
+            "Amount": self._amount(),
+            "Tags": sorted(tags),
+            "Onboarding Status": self._dice.choice(("Not started", "In progress", "Done")),
+        }[name]
+        self._stand_ins.edit_record(record["id"], {name: cell})
+
+    def pause_seconds(self) -> float:
+        """How long until the next edit: mostly short, at times a breath."""
+        return self._dice.choice((0.05, 0.1, 0.2, 0.3, 0.6))
+
+    def picks_airtable(self) -> bool:
+        """Whose turn it is: one edit in three is made in Airtable."""
+        return self._dice.random() < 1 / 3
 
     def _new_deal(self) -> Json:
-        name = f"{self._dice.choice(COMPANIES)} {self._dice.choice(WARES)}"
         pipeline_id, status_id = self._dice.choice(self._stages)
-        deal: Json = {
-            "name": name,
-            "price": self._dice.randrange(0, 50_000, 50),
-            "pipeline_id": pipeline_id,
-            "status_id": status_id,
-        }
+        deal: Json = {"name": self._name(), "price": self._amount()}
+        deal |= {"pipeline_id": pipeline_id, "status_id": status_id}
         if self._dice.random() < 0.1:
             deal["_embedded"] = {"tags": [{"name": "internal"}]}
         return deal
 
     def _change(self) -> Json:
-        what = self._dice.choice(("stage", "price", "name", "stage"))
-        if what == "stage":
-            pipeline_id, status_id = self._dice.choice(self._stages)
-            return {"pipeline_id": pipeline_id, "status_id": status_id}
-        if what == "price":
-            return {"price": self._dice.randrange(0, 50_000, 50)}
-        return {"name": f"{self._dice.choice(COMPANIES)} {self._dice.choice(WARES)}"}
+        match self._dice.choice(("stage", "price", "name", "tag", "stage")):
+            case "stage":
+                pipeline_id, status_id = self._dice.choice(self._stages)
+                return {"pipeline_id": pipeline_id, "status_id": status_id}
+            case "price":
+                return {"price": self._amount()}
+            case "tag":
+                return {"tags_to_add": [{"name": self._dice.choice(TAGS)}]}
+            case _:
+                return {"name": self._name()}
 
-    def pause_seconds(self) -> float:
-        """How long until the next edit: mostly short, at times a breath."""
-        return self._dice.choice((0.05, 0.1, 0.2, 0.3, 0.6))
+    def _name(self) -> str:
+        return f"{self._dice.choice(COMPANIES)} {self._dice.choice(WARES)}"
+
+    def _amount(self) -> int:
+        return self._dice.randrange(0, 50_000, 50)

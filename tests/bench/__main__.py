@@ -1,19 +1,23 @@
-"""``python -m tests.bench [ack|burst|outage|latency ...]``: a table, and JSON in .bench/."""
+"""``python -m tests.bench [ack|burst|outage|echo|latency ...]``: a table, and JSON in .bench/.
+
+``latency --direction reverse`` is from Airtable to Kommo; ``--patterns sparse,steady,pairs``.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import ack, burst, latency, outage
+from tests.bench import ack, burst, echo, latency, outage
 
-PARTS = ("ack", "burst", "outage", "latency")
+PARTS = ("ack", "burst", "outage", "echo", "latency")
 
 
 def main() -> None:
@@ -21,26 +25,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=list(PARTS), choices=[*PARTS, []])
     parser.add_argument("--patterns", default=",".join(latency.PATTERNS))
+    parser.add_argument("--direction", default="forward", choices=latency.DIRECTIONS)
     arguments = parser.parse_args()
     folder = Path(".bench").resolve()
     shutil.rmtree(folder / "work", ignore_errors=True)
     work = folder / "work"
     work.mkdir(parents=True)
-    patterns = arguments.patterns.split(",")
-    results: dict[str, list[dict[str, Any]]] = {}
+    patterns, direction = arguments.patterns.split(","), arguments.direction
+    runs: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "ack": lambda: [ack.run(work)],
+        "burst": lambda: [burst.run(work)],
+        "outage": lambda: [outage.run(work)],
+        "echo": lambda: [echo.run(work)],
+        "latency": lambda: latency.run(work, patterns, direction),
+    }
     for part in arguments.parts:
-        if part == "ack":
-            results[part] = [ack.run(work)]
-        elif part == "burst":
-            results[part] = [burst.run(work)]
-        elif part == "outage":
-            results[part] = [outage.run(work)]
-        else:
-            results[part] = latency.run(work, patterns)
-        (folder / f"{part}.json").write_text(json.dumps(results[part], indent=2))
-        show(part, results[part])
-    if "latency" in results:
-        show("ratio: stock path / warm path", ratios(results["latency"]))
+        rows = runs[part]()
+        (folder / f"{part}.json").write_text(json.dumps(rows, indent=2))
+        show(part, rows)
+        if part == "latency" and direction == "forward":
+            show("ratio: stock path / warm path", ratios(rows))
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

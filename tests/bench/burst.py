@@ -26,7 +26,7 @@ def run(folder: Path, leads: int = 2_000) -> dict[str, Any]:
         send(stack, ids)
         acked = time.time() - began
         synced = [lead for lead in ids if lead]
-        wait_until(lambda: quiet(stack), 300, "the burst is done")
+        wait_until(stack.quiet, 300, "the burst is done")
         seconds = time.time() - began
         first = requests_of(stack)
         keys = Counter(record.get("Kommo Deal ID") for record in stack.records())
@@ -35,7 +35,7 @@ def run(folder: Path, leads: int = 2_000) -> dict[str, Any]:
         stack.control("airtable", "DELETE", "writes")
         doubled = [*reversed(ids), *ids]
         send(stack, doubled)
-        wait_until(lambda: quiet(stack), 300, "the echo is done", 0.2)
+        wait_until(stack.quiet, 300, "the echo is done", 0.2)
         again = requests_of(stack)
         floor = first["airtable"]["total"] / 5
         return {
@@ -73,12 +73,6 @@ def send(stack: Stack, ids: list[int]) -> None:
                 timeout=10,
             )
             assert answer.json() == {"accepted": len(some)}
-
-
-def quiet(stack: Stack) -> bool:
-    """Nothing waits and nothing is worked on."""
-    counts = stack.reports().inbox_counts()
-    return not counts["pending"] + counts["claimed"] + counts["retrying"]
 
 
 def requests_of(stack: Stack) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""Latency of single events, a steady stream and pairs, from the stand-ins' own clocks."""
+"""Latency of single events, a steady stream and pairs, from the stand-ins' own clocks.
+
+Forward from the edit in Kommo to the record in Airtable; in reverse from the automation's POST to
+the lead in Kommo.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from kommo_airtable_sync.sandbox.observe import Quantiles, latencies, quantiles, unanswered
+from kommo_airtable_sync.sandbox.observe import (
+    Quantiles,
+    Stamp,
+    latencies,
+    quantiles,
+    see,
+    unanswered,
+)
 from tests.stack import ROOT, Stack, wait_until
 
 PATTERNS = ("sparse", "steady", "pairs")
+DIRECTIONS = ("forward", "reverse")
 
 
 class StockStack(Stack):
@@ -46,7 +58,7 @@ class StockStack(Stack):
             )
         wait_until(lambda: self.answers(f"{self.receiver}/readyz"), 60, "the receiver")
         wait_until(lambda: self.answers(f"{self.dagster}/server_info"), 90, "Dagster", 0.5)
-        self.register()
+        self.connect()
 
     def stop(self) -> None:
         """`dagster dev` and all its children at once: it waits for them longer than we do."""
@@ -73,32 +85,33 @@ def gaps(pattern: str, dice: random.Random) -> list[tuple[float, int]]:
     return events
 
 
-def play(stack: Stack, pattern: str, seed: int = 1) -> dict[str, Any]:
-    """Edit leads in the pattern's rhythm; how long until Airtable showed each."""
-    dice = random.Random(seed)
-    made = [stack.control("kommo", "POST", "leads", {"name": f"Deal {at}"}) for at in range(30)]
-    leads = [item["lead"]["id"] for item in made]
+def play(stack: Stack, pattern: str, direction: str, seed: int = 1) -> dict[str, Any]:
+    """Edit deals in the pattern's rhythm on one side; how long until the other showed each."""
+    dice, stand_ins = random.Random(seed), stack.stand_ins
+    leads = [stand_ins.add_lead(name=f"Deal {at}") for at in range(30)]
     wait_until(lambda: len(stack.records()) >= len(leads), 120, "the leads are there", 0.5)
+    ids = {each["fields"]["Kommo Deal ID"]: each["id"] for each in stand_ins.records()}
     time.sleep(12)  # the rhythm begins with an idle product: no run lingers
-    since = stack.control("kommo", "GET", "changes")["next"]
-    stack.control("airtable", "DELETE", "writes")
-    price = 1
+    since, amount = time.time(), 1
     next_at = time.monotonic()
     for gap, which in gaps(pattern, dice):
         next_at += gap
         time.sleep(max(0.0, next_at - time.monotonic()))
-        price += 1
-        stack.control("kommo", "PATCH", f"leads/{leads[which]}", {"price": price})
+        amount += 1
+        if direction == "forward":
+            stand_ins.edit_lead(leads[which], price=amount)
+        else:
+            stand_ins.edit_record(ids[leads[which]], {"Amount": amount})
 
-    def logs() -> tuple[list[Any], list[Any]]:
-        changes = stack.control("kommo", "GET", f"changes?since={since}")["changes"]
-        return changes, stack.control("airtable", "GET", "writes")["writes"]
+    def stamps() -> tuple[list[Stamp], list[Stamp]]:
+        seen = see(stand_ins, since)
+        return (seen.edits, seen.written) if direction == "forward" else (
+            seen.told, seen.lead_updates)  # fmt: skip
 
-    wait_until(lambda: not unanswered(*logs()), 60, "every edit has arrived", 0.5)
-    changes, writes = logs()
-    stack.control("airtable", "POST", "reset")
-    found = quantiles(latencies(changes, writes))
-    return {"pattern": pattern, "events": len(changes), **_figures(found)}
+    wait_until(lambda: not unanswered(*stamps()), 60, "every edit has arrived", 0.5)
+    causes, effects = stamps()
+    found = quantiles(latencies(causes, effects))
+    return {"pattern": pattern, "events": len(causes), **_figures(found)}
 
 
 def _figures(found: Quantiles) -> dict[str, float | int | None]:
@@ -122,12 +135,14 @@ def overlaps(stack: Stack) -> int:
     return sum(1 for one, two in pairwise(spans) if two[0] < one[1])
 
 
-def run(folder: Path, patterns: list[str]) -> list[dict[str, Any]]:
-    """Each pattern on the warm path and on the stock path, each on a fresh product.
+def run(folder: Path, patterns: list[str], direction: str) -> list[dict[str, Any]]:
+    """Each pattern on a fresh product; forward on the warm path and on the stock path.
 
     The first event of all is among the measured ones. The sparse pattern is mostly waiting, so
     both paths play it at the same time, ten seconds apart; the others one after the other.
     """
+    if direction == "reverse":
+        return [measure(folder, pattern, direction) for pattern in patterns]
     results: list[dict[str, Any]] = []
     for pattern in patterns:
         if pattern == "sparse":
@@ -143,14 +158,20 @@ def run(folder: Path, patterns: list[str]) -> list[dict[str, Any]]:
 
 
 def measure(
-    folder: Path, pattern: str, *, stock: bool, delay_seconds: float = 0.0
+    folder: Path,
+    pattern: str,
+    direction: str = "forward",
+    *,
+    stock: bool = False,
+    delay_seconds: float = 0.0,
 ) -> dict[str, Any]:
     """One pattern on one path."""
     path = "stock" if stock else "warm"
     kind = StockStack if stock else Stack
-    with kind(folder / f"{pattern}-{path}") as stack:
+    with kind(folder / f"{pattern}-{direction}-{path}") as stack:
         stack.start()
         time.sleep(delay_seconds)
-        figures = {"path": path, **play(stack, pattern), "overlapping_runs": overlaps(stack)}
+        played = play(stack, pattern, direction)
+        figures = {"path": f"{path}, {direction}", **played, "overlapping_runs": overlaps(stack)}
         print(figures, flush=True)
     return figures

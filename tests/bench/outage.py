@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kommo_airtable_sync.sandbox.observe import compare, read_kommo, read_records
+from kommo_airtable_sync.sandbox.observe import agreement
 from tests.stack import Stack, wait_until
 
 LEADS = 40
@@ -16,10 +16,7 @@ def run(folder: Path, seconds: float = 60.0, rate: float = 3.0) -> dict[str, Any
     """Edit at a steady rate from before the outage until after it."""
     with Stack(folder / "outage") as stack:
         stack.start()
-        made = [
-            stack.control("kommo", "POST", "leads", {"name": f"Deal {n}"}) for n in range(LEADS)
-        ]
-        leads = [item["lead"]["id"] for item in made]
+        leads = [stack.stand_ins.add_lead(name=f"Deal {n}") for n in range(LEADS)]
         wait_until(lambda: len(stack.records()) >= LEADS, 60, "the leads are there")
         edits = 0
         began = time.monotonic()
@@ -36,7 +33,7 @@ def run(folder: Path, seconds: float = 60.0, rate: float = 3.0) -> dict[str, Any
                 up, back_at = True, time.time()
             edits += 1
             lead = leads[edits % LEADS]
-            stack.control("kommo", "PATCH", f"leads/{lead}", {"price": edits})
+            stack.stand_ins.edit_lead(lead, price=edits)
             time.sleep(max(0.0, began + edits / rate - time.monotonic()))
         wait_until(lambda: agreed(stack), 90, "both sides agree", 0.5)
         log = stack.control("airtable", "GET", "requests")
@@ -51,22 +48,13 @@ def run(folder: Path, seconds: float = 60.0, rate: float = 3.0) -> dict[str, Any
             "outage_s": seconds,
             "recovered_after_s": round(min(times) - back_at, 1),
             "differences": 0,
-            "duplicates": comparison(stack).duplicates,
+            "duplicates": agreement(stack.stand_ins).duplicates,
             "dead": counts["dead"],
             "too_many_requests": log["too_many_requests"],
             "most_calls_in_a_second_of_the_first_10": most,
         }
 
 
-def comparison(stack: Stack) -> Any:
-    """Both sides, field by field."""
-    leads, names = read_kommo(stack.stand_ins, "sandbox-kommo-token")
-    return compare(leads, names, read_records(stack.stand_ins))
-
-
 def agreed(stack: Stack) -> bool:
-    """Whether the inbox is empty and both sides show the same."""
-    counts = stack.reports().inbox_counts()
-    if counts["pending"] + counts["claimed"] + counts["retrying"]:
-        return False
-    return not comparison(stack).differences
+    """Whether nothing is left to do and both sides show the same."""
+    return stack.quiet() and not agreement(stack.stand_ins).differences

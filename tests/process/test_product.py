@@ -38,21 +38,7 @@ def quiet_afterwards(stack: Stack) -> Iterator[None]:
 
 
 def make_lead(stack: Stack, **fields: Any) -> int:
-    return stack.control("kommo", "POST", "leads", {"name": "Deal", "price": 1} | fields)["lead"][
-        "id"
-    ]
-
-
-def record_of(stack: Stack, lead_id: int) -> dict[str, Any] | None:
-    return next((r for r in stack.records() if r.get("Kommo Deal ID") == lead_id), None)
-
-
-def synced(stack: Stack, lead_id: int, **fields: Any) -> Any:
-    def shown() -> dict[str, Any] | None:
-        record = record_of(stack, lead_id)
-        return record if record and all(record.get(k) == v for k, v in fields.items()) else None
-
-    return wait_until(shown, 60, f"lead {lead_id} shows {fields}")
+    return stack.stand_ins.add_lead(**{"name": "Deal", "price": 1} | fields)
 
 
 def runs(stack: Stack) -> list[dict[str, Any]]:
@@ -72,7 +58,7 @@ def idle(stack: Stack) -> bool:
 
 def test_a_new_deal_becomes_a_record_in_a_tagged_run_with_metadata(stack: Stack) -> None:
     lead = make_lead(stack, name="Müller & Söhne 🎓", price=1234)
-    record = synced(stack, lead, Amount=1234)
+    record = stack.wait_for_record(lead, Amount=1234)
     assert record["Deal Name"] == "Müller & Söhne 🎓"
     assert record["Stage"] == "New"
     run = wait_until(
@@ -95,9 +81,9 @@ def test_a_deal_tagged_internal_or_test_never_reaches_airtable(stack: Stack) -> 
         make_lead(stack, _embedded={"tags": [{"name": name}]}) for name in ("internal", "test")
     ]
     shown = make_lead(stack, name="After them")
-    synced(stack, shown)
+    stack.wait_for_record(shown)
     wait_until(lambda: not stack.reports().inbox_counts()["pending"], 20, "the inbox is empty")
-    assert [record_of(stack, lead) for lead in hidden] == [None, None]
+    assert not {record.get("Kommo Deal ID") for record in stack.records()} & set(hidden)
 
 
 def test_every_sample_webhook_is_accepted_for_the_right_lead(stack: Stack) -> None:
@@ -145,11 +131,11 @@ def test_a_refused_lead_is_dead_with_the_reason_and_the_nine_beside_it_are_writt
     )
     leads = [item["lead"]["id"] for item in made["leads"]]
     for lead in leads:
-        synced(stack, lead)
+        stack.wait_for_record(lead)
     stack.control("airtable", "POST", "refusals", {"field": "Amount", "key": leads[4]})
     stack.control("kommo", "POST", "leads/bulk", {"ids": leads, "changes": {"price": 777}})
     for lead in leads[:4] + leads[5:]:
-        synced(stack, lead, Amount=777)
+        stack.wait_for_record(lead, Amount=777)
     dead = wait_until(
         lambda: stack.reports().list_events("dead", leads[4]), 30, "the refused lead is dead"
     )
@@ -158,7 +144,7 @@ def test_a_refused_lead_is_dead_with_the_reason_and_the_nine_beside_it_are_writt
     assert stack.cli("status").returncode == 3
     stack.control("airtable", "DELETE", "refusals")
     assert stack.cli("events", "retry", "--dead").returncode == 0
-    synced(stack, leads[4], Amount=777)
+    stack.wait_for_record(leads[4], Amount=777)
     status = stack.cli("status")
     assert status.returncode == 0, status.stdout
 
@@ -174,7 +160,7 @@ def test_the_killed_worker_is_noticed_and_another_run_does_its_work(stack: Stack
     os.kill(int(mark.read_text()), signal.SIGKILL)
     stack.control("airtable", "PATCH", "settings", {"latency_seconds": 0})
     for lead in leads:
-        synced(stack, lead)
+        stack.wait_for_record(lead)
     wait_until(
         lambda: next(run for run in runs(stack) if run["runId"] == zombie)["status"] == "FAILURE",
         30,
@@ -211,7 +197,7 @@ def test_terminate_gives_the_leads_back_and_re_execution_works_both_ways(stack: 
         "the run is canceled",
     )
     stack.control("airtable", "PATCH", "settings", {"latency_seconds": 0})
-    synced(stack, lead)
+    stack.wait_for_record(lead)
     assert [r.get("Kommo Deal ID") for r in stack.records()].count(lead) == 1
     for strategy in ("FROM_FAILURE", "ALL_STEPS"):
         wait_until(lambda: idle(stack), 60, "no run lingers")
@@ -239,18 +225,18 @@ def test_terminate_gives_the_leads_back_and_re_execution_works_both_ways(stack: 
 def test_an_outage_of_airtable_costs_nothing_but_time(stack: Stack) -> None:
     leads = [make_lead(stack, name=f"Outage {n}") for n in range(5)]
     for lead in leads:
-        synced(stack, lead)
+        stack.wait_for_record(lead)
     stack.control("airtable", "POST", "faults", {"kind": "drop_before", "route": "/v0/*"})
     for price in (5, 6, 7):
         for lead in leads:
-            stack.control("kommo", "PATCH", f"leads/{lead}", {"price": price})
+            stack.stand_ins.edit_lead(lead, price=price)
     status = wait_until(
         lambda: json.loads(stack.cli("status").stdout)["paused"].get("airtable"), 30, "a pause"
     )
     assert status["reason"] == "unreachable"
     stack.control("airtable", "DELETE", "faults")
     for lead in leads:
-        synced(stack, lead, Amount=7)
+        stack.wait_for_record(lead, Amount=7)
     counts = stack.reports().inbox_counts()
     assert counts["dead"] == 0
     assert stack.control("airtable", "GET", "requests?log=0")["too_many_requests"] == 0
@@ -262,7 +248,7 @@ def test_a_part_that_dies_is_started_again(stack: Stack) -> None:
     wait_until(
         lambda: int((stack.home / "run" / "sensor.ready").read_text()) != pid, 60, "it is back"
     )
-    synced(stack, make_lead(stack, name="After the fall"))
+    stack.wait_for_record(make_lead(stack, name="After the fall"))
 
 
 def test_up_that_was_killed_is_replaced_by_the_next(stack: Stack) -> None:
@@ -273,7 +259,7 @@ def test_up_that_was_killed_is_replaced_by_the_next(stack: Stack) -> None:
     stack.spawn("up", "up")
     wait_until(lambda: mark.exists() and mark.read_text() not in ("", pid), 40, "a new supervisor")
     stack.wait_ready()
-    synced(stack, make_lead(stack, name="Under the new one"))
+    stack.wait_for_record(make_lead(stack, name="Under the new one"))
 
 
 def test_no_two_live_runs_overlapped_in_all_of_this(stack: Stack) -> None:
@@ -283,7 +269,7 @@ def test_no_two_live_runs_overlapped_in_all_of_this(stack: Stack) -> None:
 
 
 def test_up_stops_within_ten_seconds_and_keeps_what_it_had(stack: Stack) -> None:
-    synced(stack, make_lead(stack, name="The last one"))
+    stack.wait_for_record(make_lead(stack, name="The last one"))
     up = stack.processes["up"]
     began = time.monotonic()
     up.send_signal(signal.SIGTERM)

@@ -13,7 +13,7 @@ JSON in and out, no token, no limits: a tool for the same machine.
     GET, POST, DELETE  /_control/faults          a Fault | all
     GET, POST, DELETE  /_control/refusals        {"field", "key"}: one lead's field is refused
     GET, POST, DELETE  /_control/automations     an Automation, or with its id | all
-    GET, DELETE    /_control/deliveries          pings and automation runs made | forget
+    GET, DELETE    /_control/deliveries          what was POSTed (?log=0: how much waits) | forget
     POST           /_control/webhooks/{id}/error {"code"}: the webhook dies of INVALID_FILTERS...
     GET, PATCH     /_control/settings
     POST           /_control/tokens              {"token", "user"?, "scopes"?, "bases"?}
@@ -23,7 +23,7 @@ JSON in and out, no token, no limits: a tool for the same machine.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -83,6 +83,21 @@ def handle_control(model: AirtableModel, method: str, path: str, query: str, bod
             return refusal_answer(bad_request(str(error)))
         except (KeyError, ValueError) as error:
             return refusal_answer(bad_request(f"Not as it should be: {error!r}"))
+
+
+def begin_airtable(
+    model: AirtableModel,
+    method: str,
+    path: str,
+    query: str,
+    headers: Mapping[str, str],
+    body: bytes,
+) -> tuple[float, Callable[[], Answer]]:
+    """A call of the API or of the control surface arrives: its delay, and what applies it."""
+    if path.startswith(PREFIX):
+        return 0.0, lambda: handle_control(model, method, path, query, body)
+    arrival = model.arrive(method, path, query, headers, body)
+    return arrival.delay_seconds, lambda: model.finish(arrival)
 
 
 def _edit(
@@ -179,10 +194,11 @@ def _stage(
     given: dict[str, Json],
 ) -> Json:
     """Logs, faults and settings."""
+    whole = asked.get("log") != "0"
     match method, parts:
         case "GET", ["requests"]:
             shown = state.requests.as_json()
-            return {**shown, "log": []} if asked.get("log") == "0" else shown
+            return shown if whole else {**shown, "log": []}
         case "DELETE", ["requests"]:
             state.requests.reset()
         case "GET", ["writes"]:
@@ -225,17 +241,17 @@ def _stage(
             pass
         case _:
             raise not_found()
-    return _shown(state, parts[0])
+    return _shown(state, parts[0], whole=whole)
 
 
-def _shown(state: State, what: str) -> Json:
+def _shown(state: State, what: str, *, whole: bool) -> Json:
     """How things now stand, which is the answer to setting them as well."""
     refused = [{"field": field, "key": key} for field, key in sorted(state.refused)]
     automations = [{"id": k, **each.model_dump()} for k, each in state.automations.items()]
-    log, waiting = list(state.outbox.log), len(state.outbox)
+    log = list(state.outbox.log) if whole else []
     shown: dict[str, Json] = {
         "automations": {"automations": automations},
-        "deliveries": {"deliveries": log, "waiting": waiting},
+        "deliveries": {"deliveries": log, "waiting": state.outbox.unanswered},
         "settings": state.settings.model_dump(),
         "faults": {"faults": [each.model_dump() for each in state.faults.current()]},
         "refusals": {"refusals": refused},

@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from kommo_airtable_sync.sandbox.airtable.data import Change
+from kommo_airtable_sync.sandbox.airtable.data import Actor, Change
 from kommo_airtable_sync.sandbox.airtable.kinds import read_cell, spell
 from kommo_airtable_sync.sandbox.airtable.payloads import Shape, action, wanted
-from kommo_airtable_sync.sandbox.airtable.state import State
+from kommo_airtable_sync.sandbox.airtable.state import PERSON, State
 from kommo_airtable_sync.sandbox.airtable.webhooks import Webhook, missing_ids
+from kommo_airtable_sync.sandbox.airtable.writing import kept_cells
 from kommo_airtable_sync.sandbox.outgoing import Outgoing, Post, fates
 
 Json = Any
@@ -36,6 +37,7 @@ class Automation(BaseModel):
         watch: names or ids of the fields whose changes count; empty = all.
         send: names or ids of the fields whose values go along as ``fields``.
         send_key: whether the record's key goes along as ``kommoDealId``.
+        on_api: whether writes by API trigger it, too; in Airtable they do.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,6 +49,7 @@ class Automation(BaseModel):
     watch: tuple[str, ...] = ()
     send: tuple[str, ...] = ()
     send_key: bool = True
+    on_api: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,7 @@ def tell(state: State) -> None:
 
     All that one actor changed at one instant is one transaction of its base.
     """
+    _run_robots(state)
     changes = state.data.changes_since(state.told)
     state.told = state.data.sequence
     for (actor, base_id), group in groupby(changes, lambda each: (each.actor, each.table.base.id)):
@@ -87,6 +91,17 @@ def tell(state: State) -> None:
             break_webhook(state, webhook, "INVALID_FILTERS")
         if state.dice.random() < state.settings.ping_spurious:
             _ping(state, webhook)
+
+
+def _run_robots(state: State) -> None:
+    """Automations that round what somebody else has just written (setting ``rounding``)."""
+    robot = Actor("automation", PERSON["id"], state.clock.now())
+    for change in state.data.changes_since(state.told):
+        record = change.table.records.get(change.record)
+        if record and change.actor.source != robot.source:
+            cells = {field_id: new for field_id, (_, new) in change.cells.items()}
+            kept = kept_cells(state, change.table, cells, robot=True)
+            state.data.update(change.table, record, kept, robot)
 
 
 def _record(state: State, webhook: Webhook, transaction: Sequence[Change]) -> None:
@@ -168,7 +183,7 @@ def _triggers(state: State, automation: Automation, change: Change) -> bool:
     return (
         table.id == automation.table
         and change.kind in automation.on
-        and (settings.automation_on_api or change.actor.source != "publicApi")
+        and (automation.on_api or change.actor.source != "publicApi")
         and (not automation.watch or not set(automation.watch).isdisjoint(change.cells))
         # At the cap automations stop.
         and (quota is None or settings.automation_runs < quota)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kommo_airtable_sync.sandbox.airtable.refusal import Refusal, too_many
 from kommo_airtable_sync.sandbox.http_log import RateWindow
+from kommo_airtable_sync.sandbox.rounding import Rounding
 
 
 class Settings(BaseModel):
@@ -36,6 +37,8 @@ class Settings(BaseModel):
     several_matches_type: str = "INVALID_RECORDS"
     # A missing record or table: the 403 of today's docs, or the 404 of 2022 (1.3).
     missing: Literal["403", "404"] = "403"
+    # Number field's name or id -> how its numbers are kept.
+    rounding: dict[str, Rounding] = {}
     # How a payload shows a cell that was emptied (unknown), and the most changed records in one; a
     # bigger action is split over several, 0 = never (5.4, 5.5).
     cleared_cells: Literal["null", "absent"] = "null"
@@ -46,9 +49,8 @@ class Settings(BaseModel):
     ping_timeout_seconds: float = Field(default=25.0, gt=0)
     ping_retry_scale: float = Field(default=1.0, ge=0)
     ping_spurious: float = Field(default=0.0, ge=0, le=1)
-    # Automations (6): whether writes by API trigger them; how long after the change they run, and
-    # up to how much later at random; the chance that a POST is lost or sent twice; runs a month.
-    automation_on_api: bool = True
+    # Automations (6): how long after the change they run, and up to how much later at random; the
+    # chance that a POST is lost or sent twice; runs a month.
     automation_seconds: float = Field(default=0.0, ge=0)
     automation_reorder_seconds: float = Field(default=0.0, ge=0)
     automation_lose: float = Field(default=0.0, ge=0, le=1)

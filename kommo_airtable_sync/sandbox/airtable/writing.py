@@ -55,6 +55,7 @@ def write_records(
         found = None if creates else _find(state, table, each, cells, merge, seen)
         if found and replace:
             cells = {**_cleared(table, found), **cells}
+        cells |= kept_cells(state, table, cells, robot=False)
         if actor.source == "publicApi":
             _refuse_chosen(state, table, found, cells)
         rows.append((found, cells))
@@ -150,6 +151,18 @@ def _find(
         message = f"Cannot update more than one record per upserted record ({shown})"
         raise refuse(state.settings.several_matches_type, message=message)
     return matches[0] if matches else None
+
+
+def kept_cells(
+    state: State, table: Table, cells: Mapping[str, Json], *, robot: bool
+) -> dict[str, Json]:
+    """What the setting ``rounding`` makes of the numbers among these cells (by field id)."""
+    fields = [(table.find_field(name), how) for name, how in state.settings.rounding.items()]
+    return {
+        field.id: how.kept(cells[field.id])
+        for field, how in fields
+        if field and how.robot == robot and isinstance(cells.get(field.id), (int, float))
+    }
 
 
 def _living(table: Table, record_id: str) -> Record:

@@ -148,6 +148,8 @@ class Api:
     def _selected(self) -> list[Json]:
         """The selection; of entities it is kept until the next write, for who walks 100,000."""
         path, query = self._request.path, self._query
+        if self._is_hidden(path):
+            return []
         if path not in SINGULAR:
             is_sorted = self._rest == "custom_fields"
             rows = self._state.fields(self._kind) if is_sorted else self._state.rows[path].values()
@@ -157,10 +159,21 @@ class Api:
             kept[key] = selected(self._state.rows[path].values(), query)
         return kept[key]
 
+    def _is_hidden(self, kind: str) -> bool:
+        return kind == "leads" and not self._settings.token_sees_leads
+
+    def _found(self, entity_id: Any) -> Json | None:
+        """What may be changed: the token sees it and it is not in the trash."""
+        return None if self._is_hidden(self._kind) else self._state.find(self._kind, entity_id)
+
     def _get(self) -> Answer:
         """204 for the unknown; the trash shows only via with=only_deleted."""
         row, with_ = self._state.rows[self._kind].get(int(self._rest)), self._query.with_
-        if row is None or row["is_deleted"] != ("only_deleted" in with_):
+        if (
+            row is None
+            or self._is_hidden(self._kind)
+            or row["is_deleted"] != ("only_deleted" in with_)
+        ):
             return no_content()
         return hal(self._shapes.entity(row, with_))
 
@@ -169,7 +182,7 @@ class Api:
 
     def _update(self) -> Answer:
         """An array of objects with ids."""
-        pairs = [(self._state.find(self._kind, each.get("id")), each) for each in self._items()]
+        pairs = [(self._found(each.get("id")), each) for each in self._items()]
         gone = {
             str(each.get("request_id", n)): [Mistake("NotSupportedChoice", "id")]
             for n, (row, each) in enumerate(pairs)
@@ -181,7 +194,7 @@ class Api:
 
     def _update_one(self) -> Answer:
         """One object; the answer is bare, or wrapped by switch."""
-        asked, row = parsed(self._request.body, dict), self._state.find(self._kind, int(self._rest))
+        asked, row = parsed(self._request.body, dict), self._found(int(self._rest))
         if row is None:
             return problem(404)
         items = self._write([(row, asked)])

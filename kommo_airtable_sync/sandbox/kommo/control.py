@@ -7,7 +7,7 @@ Neither limited nor authenticated: a tool for the same machine. All JSON.
     GET, PATCH, DELETE  /_control/leads/{id}          as a person (contacts, companies alike)
     POST                /_control/leads/{id}/restore | /_control/leads/{id}/notes {"text"}
     POST                /_control/seed {"count"} | /_control/reset | /_control/unblock
-    GET                 /_control/changes?since=n | /_control/deliveries
+    GET                 /_control/changes?since=n | /_control/deliveries (?log=0)
     GET, PATCH          /_control/settings
     GET, POST, DELETE   /_control/faults              a Fault or an array | all
     GET, DELETE         /_control/requests            counts and arrivals | forget
@@ -65,7 +65,8 @@ class Control:
                 log = model.state.changes
                 return {"changes": log[query.number("since") or 0 :], "next": len(log)}
             case ("GET", "deliveries"):
-                return {"deliveries": list(model.outbox.log), "waiting": len(model.outbox)}
+                log = list(model.outbox.log) if query.number("log") != 0 else []
+                return {"deliveries": log, "waiting": model.outbox.unanswered}
             case ("POST", "seed"):
                 count = int(parsed(body, dict)["count"])
                 return {"ids": seed_leads(model.state, count, model.seed, model.now())}

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kommo_airtable_sync.sandbox.rounding import Rounding
+
 SANDBOX_TOKEN = "sandbox-kommo-token"  # noqa: S105 - opens nothing but the stand-in
 
 
@@ -39,12 +41,14 @@ class Settings(BaseModel):
         violations_before_block: so many 429s turn every answer into the 403 page; 0 = never.
         too_many_variant: how a 429 says when to come back (reference 8.5).
         token_is_admin: whether the token may list users and manage webhooks.
+        token_sees_leads: without the right to see leads, every read of them is a 204.
         single_patch_answer: reference 8.4.
         patch_missing: a batch PATCH that names a lead which is gone: refused whole, or that item is
             left out of the answer.
         numeric_as: how numeric values are read (reference 8.11).
         decimal_price: a whole number is documented, some clients write floats: ``truncate`` stores
             10 for 10.5, ``keep`` shows ``price_with_minor_units`` (reference 3.2).
+        price_rounding: how prices are kept, if not as written.
         noop_touches: a PATCH that changes nothing still moves ``updated_at`` and fires hooks.
         tags_touch: a change of tags alone moves ``updated_at`` and fires hooks (reference 8.8).
         hook_account_last: the account block ends the webhook body (captures until 2021).
@@ -70,10 +74,12 @@ class Settings(BaseModel):
     too_many_variant: Literal["json", "header", "text"] = "json"
     retry_after_seconds: int = 1
     token_is_admin: bool = True
+    token_sees_leads: bool = True
     single_patch_answer: Literal["bare", "wrapped"] = "bare"
     patch_missing: Literal["refuse", "skip"] = "refuse"
     numeric_as: Literal["string", "number"] = "string"
     decimal_price: Literal["refuse", "truncate", "keep"] = "refuse"
+    price_rounding: Rounding | None = None
     noop_touches: bool = False
     tags_touch: bool = True
     hook_account_last: bool = False

@@ -18,6 +18,7 @@ from kommo_airtable_sync.sandbox.kommo.settings import Settings
 from kommo_airtable_sync.sandbox.kommo.state import LOST, SINGULAR, WON, State
 
 Json = dict[str, Any]
+ROBOT = 0
 Events = dict[str, list[list[Json]]]  # type -> values before, values after
 _TAG = {"id": int, "name": str, "color": str}
 _LINK = {"id": int, "is_main": bool}
@@ -112,7 +113,16 @@ class Writer:
         for item in items:
             self._apply(kind, item, by, at)
         self._tell([each for each in items if each.change])
+        if by != ROBOT:
+            self._run_robot([each.row for each in items if _moved_price(each)], at)
         return items
+
+    def _run_robot(self, leads: list[Json], at: float) -> None:
+        """Round prices by an edit of its own, where the setting ``price_rounding`` says so."""
+        how = self._settings.price_rounding
+        if how and how.robot:
+            asked = [(lead, {"price": how.kept(lead["price"])}) for lead in leads]
+            self.write("leads", asked, by=ROBOT, at=at)
 
     def _check(self, kind: str, item: Item) -> list[Mistake]:
         """What is wrong with an item; completes its stage and fields."""
@@ -123,6 +133,8 @@ class Writer:
             return wrong
         if decimals == "truncate" and "price" in asked:
             asked["price"] = int(asked["price"])
+        if "price" in asked and (how := self._settings.price_rounding) and not how.robot:
+            asked["price"] = how.kept(asked["price"])
         paths = [key for key in _USER_KEYS if key in asked and not self._may_name(key, asked[key])]
         if asked.get("loss_reason_id") not in (None, *self._state.rows["leads/loss_reasons"]):
             paths.append("loss_reason_id")
@@ -137,7 +149,7 @@ class Writer:
 
     def _may_name(self, key: str, user_id: int) -> bool:
         """Whether a user may stand there: active ones, and the robot 0 as author."""
-        if user_id == 0:
+        if user_id == ROBOT:
             return key != "responsible_user_id"
         user = self._state.rows["users"].get(user_id)
         return bool(user and user["rights"]["is_active"])
@@ -298,6 +310,10 @@ class Writer:
         note_id = self._state.next_id()
         payload = hooks.note_payload(row, text, note_id, author, int(at), self._state)
         self._outbox.post([hooks.item(row["kind"], "note", payload)])
+
+
+def _moved_price(item: Item) -> bool:
+    return "price" in (item.change or {"fields": ()})["fields"]
 
 
 def _links(asked: Json) -> list[tuple[str, int, Json]]:

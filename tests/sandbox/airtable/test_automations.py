@@ -69,10 +69,11 @@ def test_deletions_trigger_nothing(api: Caller) -> None:
 
 
 def test_writes_by_api_trigger_unless_that_is_switched_off(api: Caller) -> None:
-    automate(api)
+    usual = automate(api)
     record = api.create(Seats=1)
     assert len(runs(api)) == 1
-    api.model.settings.automation_on_api = False
+    api.control("DELETE", f"automations/{usual}")
+    automate(api, on_api=False)
     api.set(record, {"Seats": 2})
     assert runs(api) == []
     api.control("PATCH", f"records/{record}", {"fields": {"Seats": 3}})

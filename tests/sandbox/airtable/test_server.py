@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pyairtable
@@ -16,20 +15,13 @@ import requests
 from pyairtable import Api
 from pyairtable.models import WebhookNotification
 
-from kommo_airtable_sync.sandbox.airtable.app import make_server
+from kommo_airtable_sync.assembly import SystemClock
 from kommo_airtable_sync.sandbox.airtable.model import SANDBOX_TOKEN, AirtableModel
 from kommo_airtable_sync.sandbox.airtable.seed import BASE_ID
 from kommo_airtable_sync.sandbox.deliverer import WebhookDeliverer
+from kommo_airtable_sync.sandbox.serving import create_server
 
 HEADERS = {"Authorization": f"Bearer {SANDBOX_TOKEN}"}
-
-
-class RealClock:
-    def now(self) -> datetime:
-        return datetime.now(timezone.utc)
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
 
 
 class Served:
@@ -45,10 +37,10 @@ class Served:
 
 @pytest.fixture
 def served() -> Iterator[Served]:
-    model = AirtableModel(RealClock())
+    model = AirtableModel(SystemClock())
     model.seed_base()
     model.settings.rate_limit = "off"
-    server = make_server(model, "127.0.0.1", 0)
+    server = create_server(model, 0)
     thread = threading.Thread(target=server.run)
     thread.start()
     deadline = time.monotonic() + 20

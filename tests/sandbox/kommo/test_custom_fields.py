@@ -178,9 +178,9 @@ def test_a_definition_has_the_keys_of_the_documented_example(call: Caller):
         "hidden_statuses chained_lists _links"
     )
     assert set(documented.split()) <= set(defined)
-    only = call("GET", "leads/custom_fields?filter[type][0]=select&filter[type][1]=monetary")
+    only = call("GET", "leads/custom_fields?filter[type][0]=numeric&filter[type][1]=monetary")
     assert [(each["name"], each["currency"]) for each in only.rows("custom_fields")] == [
-        ("Region", None),
+        ("Seats", None),
         ("Budget", "EUR"),
         ("Onboarding status", None),
     ]

@@ -235,3 +235,35 @@ def test_any_json_is_taken_or_refused_and_a_refusal_stores_nothing(call: Caller,
         assert (call.model.state.version, len(call.model.state.rows["leads"])) == before
     elif call("GET", "leads?limit=250").status == 200:
         call("GET", "events")
+
+
+def test_a_token_without_the_right_sees_no_lead_and_changes_none(call: Caller):
+    lead_id = call.lead(name="a")
+    call.model.settings.token_sees_leads = False
+    for path in ("leads", f"leads/{lead_id}", f"leads?filter[id][]={lead_id}", "leads?with=only_deleted"):  # fmt: skip
+        assert call("GET", path).status == 204
+    assert call("PATCH", "leads", [{"id": lead_id, "name": "b"}]).status == 400
+    assert call("GET", "leads/pipelines").status == 200
+    call.model.settings.token_sees_leads = True
+    assert call("GET", f"leads/{lead_id}").json["name"] == "a"
+
+
+def test_prices_may_be_kept_rounded(call: Caller):
+    lead_id = call.lead(name="a")
+    call.control("PATCH", "settings", {"price_rounding": {"step": 10, "plus": 5}})
+    call("PATCH", "leads", [{"id": lead_id, "price": 14}])
+    assert call("GET", f"leads/{lead_id}").json["price"] == 15
+    call("PATCH", "leads", [{"id": lead_id, "name": "b"}])
+    assert call("GET", f"leads/{lead_id}").json["price"] == 15
+
+
+def test_a_robot_may_round_prices_by_an_edit_that_is_told_of_like_any_other(call: Caller):
+    lead_id = call.lead(name="a", price=3)
+    call.control("PATCH", "settings", {"price_rounding": {"step": 10, "plus": 5, "robot": True}})
+    before = len(call.model.state.changes)
+    call("PATCH", "leads", [{"id": lead_id, "price": 14}])
+    made = [(each["by"], each["fields"]) for each in call.model.state.changes[before:]]
+    assert made == [(11087001, ["price"]), (0, ["price"])]
+    assert call("GET", f"leads/{lead_id}").json["price"] == 15
+    call("PATCH", "leads", [{"id": lead_id, "name": "b"}])
+    assert len(call.model.state.changes) == before + 3

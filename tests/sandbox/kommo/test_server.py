@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import requests
 
+from kommo_airtable_sync.assembly import SystemClock
 from kommo_airtable_sync.sandbox.deliverer import WebhookDeliverer
 from kommo_airtable_sync.sandbox.kommo.model import KommoModel
-from kommo_airtable_sync.sandbox.kommo.server import SystemClock, create_server
 from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN, Settings
+from kommo_airtable_sync.sandbox.serving import create_server
 
 HEADERS = {"Authorization": f"Bearer {SANDBOX_TOKEN}"}
 
@@ -31,7 +32,7 @@ class Running:
     def __init__(self) -> None:
         self.model = KommoModel(SystemClock(), settings=Settings(requests_per_second=100_000))
         self.model.seed_account()
-        self.server = create_server(self.model, "127.0.0.1", 0)
+        self.server = create_server(self.model, 0)
         self.thread = threading.Thread(target=self.server.run)
 
     def __enter__(self) -> Running:

@@ -46,8 +46,10 @@ def test_the_ops_run_in_the_order_of_the_story() -> None:
     assert order == [
         "claim_leads",
         "read_leads",
+        "link_contacts",
         "merge_fields",
         "write_records",
+        "write_leads",
         "settle_events",
         "follow_changes",
     ]

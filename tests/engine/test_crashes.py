@@ -8,6 +8,7 @@ from kommo_airtable_sync.core.errors import LeaseLost
 from kommo_airtable_sync.core.types import LIVE
 from kommo_airtable_sync.engine.claim import claim_batch
 from kommo_airtable_sync.engine.context import LEASE_SECONDS
+from kommo_airtable_sync.engine.follow import STEPS as STEPS_OF_A_BATCH
 from kommo_airtable_sync.engine.merge import merge_batch
 from kommo_airtable_sync.engine.read import read_batch
 from kommo_airtable_sync.engine.settle import settle_batch
@@ -22,12 +23,13 @@ STEPS = {
     "inbox.due_lanes": 1,
     "inbox.claim": 1,
     "runners.pauses": 2,
-    "directory.mapping": 21,
+    "directory.mapping": 19,
     "journal.load": 1,
+    "journal.changed_since": 1,
     "kommo.leads_by_id": 1,
     "journal.open": 2,
     "airtable.upsert": 2,
-    "journal.acknowledge": 5,
+    "journal.acknowledge": 3,
     "inbox.settle": 1,
 }
 CRASHES = [
@@ -61,7 +63,7 @@ class Scene:
         engine = trap.set(self.world.new_engine())
         batch = claim_batch(engine, "first")
         assert batch is not None
-        for step in (read_batch, merge_batch, write_airtable, settle_batch):
+        for step in (*STEPS_OF_A_BATCH, settle_batch):
             step(engine, batch)
 
     def check(self) -> None:

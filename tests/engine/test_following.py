@@ -110,7 +110,7 @@ def test_a_run_executed_again_elsewhere_claims_and_reads_anew(world: World):
     other = world.new_engine()
     again = resume_batch(other, batch.id, "second")
     assert again is not None
-    assert (again.id > batch.id, again.leads, again.rows) == (True, {}, [])
+    assert (again.id > batch.id, again.leads, again.plans) == (True, {}, [])
     work_batch(other, again)
     assert world.record(lead_id)["Amount"] == 2
     world.assert_in_step([lead_id])

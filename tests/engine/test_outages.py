@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kommo_airtable_sync.core.types import LIVE
+from kommo_airtable_sync.core.types import LIVE, lead_key
 from kommo_airtable_sync.engine.claim import claim_batch
 from kommo_airtable_sync.engine.context import CALL_SECONDS_MAX, RECORDS_PER_WRITE
 from kommo_airtable_sync.engine.follow import work_batch
@@ -262,7 +262,7 @@ def test_a_lost_create_in_a_batch_with_a_failing_neighbour_is_known_too(world: W
     report = work_batch(world.engine, batch)
     assert report.outage is not None
     assert world.ledger(first) is not None
-    assert {row.lead_id for row in world.journal_rows("open")} == {second}
+    assert {row.key for row in world.journal_rows("open")} == {lead_key(second)}
     world.work(patience=100)
     world.assert_in_step([first, second])
 

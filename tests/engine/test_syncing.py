@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kommo_airtable_sync.core.types import lead_key
+from kommo_airtable_sync.core.types import key_id, lead_key
 from kommo_airtable_sync.sandbox.kommo.seed import lead_field_id
 from kommo_airtable_sync.store.reports import Reports
 from tests.simulated import World
@@ -144,7 +144,7 @@ def test_every_cell_written_is_journalled_with_its_cause(world: World):
     rows = world.journal_rows()
     assert [row.state for row in rows] == ["done"] * len(rows)
     written = sorted((lead, name) for lead, name, _ in world.cells_written())
-    assert sorted((row.lead_id, row.field_name) for row in rows) == written
+    assert sorted((key_id(row.key), row.field_name) for row in rows) == written
     record_id = world.by_lead()[lead_id]["id"]
     assert {(row.record_id, row.side) for row in rows} == {(record_id, "airtable")}
     changed = {row.field_name: row for row in rows if row.run_id == "second"}

@@ -26,7 +26,7 @@ STEPS = (
     "journal.acknowledge",
     "kommo.leads_by_id",
     "airtable.upsert",
-    "airtable.records_by_key",
+    "airtable.find_records",
 )
 FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "drop_before"},
@@ -190,7 +190,7 @@ class Story:
         shown = [lead for lead in self.leads if lead not in self.hidden]
         self.world.assert_in_step(shown)
         assert self.world.errors() == []
-        written = [(row.lead_id, row.field) for row in self.world.journal_rows("done")
+        written = [(row.key, row.field) for row in self.world.journal_rows("done")
                    if row.operation == "create"]  # fmt: skip
         assert len(written) == len(set(written)), "a lead was created twice"
 

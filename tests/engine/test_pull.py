@@ -300,8 +300,7 @@ def test_pings_of_the_stand_in_are_known_by_the_stored_secret(
     world: World, hook: AirtableWebhook
 ) -> None:
     world.add_record(Amount=1)
-    told = world.airtable.take_due_hooks()
-    [ping] = [each for each in told if each.kind == "ping"]
+    [ping] = [each for each in world.airtable.take_due_hooks() if each.kind == "ping"]
     digest = hmac.new(stored(world, hook).mac_secret(), ping.body, hashlib.sha256).hexdigest()
     assert ping.headers["X-Airtable-Content-MAC"] == f"hmac-sha256={digest}"
     assert ping.destination == f"{BASE}/hooks/airtable/ping"

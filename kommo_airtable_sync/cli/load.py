@@ -70,7 +70,7 @@ def reconcile(
         print_json(result)
     else:
         print_table("Loaded", ("what", "leads"), list(result.items()))
-    if left.outcomes.get("dead") or left.outcomes.get("retrying"):
+    if any(left.outcomes.get(state) for state in ("dead", "held", "retrying")):
         raise typer.Exit(3)
 
 

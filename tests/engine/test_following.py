@@ -240,11 +240,11 @@ def test_aged_schemas_are_read_again_while_nobody_waits(following: Following, wo
     following.run()
     assert schema_reads(world) == reads
     world.clock.advance(SCHEMA_SECONDS_TO_LIVE + 1)
-    user = world.kommo.state.users[11087002]
-    user.name = "Zoë Schmidt"
+    user = world.kommo.state.rows["users"][11087002]
+    user["name"] = "Zoë Schmidt"
     following.run()
     assert schema_reads(world) == reads + 1
-    lead_id = world.add_lead(name="Deal", responsible_user_id=user.id)
+    lead_id = world.add_lead(name="Deal", responsible_user_id=user["id"])
     world.sync()
     assert world.record(lead_id)["Manager"] == "Zoë Schmidt"
 

@@ -8,7 +8,6 @@ import pytest
 
 from kommo_airtable_sync.core.types import key_id
 from kommo_airtable_sync.sandbox.kommo.seed import SALES_ID, lead_field_id
-from kommo_airtable_sync.sandbox.kommo.state import Status
 from kommo_airtable_sync.store.reports import Reports
 from tests.simulated import World
 
@@ -95,8 +94,9 @@ def test_an_option_that_may_be_created_is(world: World):
 def test_a_stage_added_in_kommo_later_is_learnt(world: World):
     first = world.add_lead(name="Deal")
     world.sync()
-    pipeline = world.kommo.state.pipelines[SALES_ID]
-    pipeline.statuses.append(Status(SALES_ID * 10 + 9, "Legal review", 95))
+    pipeline = world.kommo.state.rows["leads/pipelines"][SALES_ID]
+    added = {"id": SALES_ID * 10 + 9, "name": "Legal review", "sort": 95, "type": 0}
+    pipeline["_embedded"]["statuses"].append(added)
     world.edit_lead(first, pipeline_id=SALES_ID, status_id=SALES_ID * 10 + 9)
     world.sync()
     assert world.record(first)["Stage"] == "Legal review"

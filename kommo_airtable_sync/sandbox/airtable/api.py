@@ -19,7 +19,7 @@ from kommo_airtable_sync.sandbox.airtable.refusal import (
     refuse,
 )
 from kommo_airtable_sync.sandbox.airtable.schema import Base, Table, is_id
-from kommo_airtable_sync.sandbox.airtable.schema_edits import body_object, new_field, new_table
+from kommo_airtable_sync.sandbox.airtable.schema_edits import body_object, new_field
 from kommo_airtable_sync.sandbox.airtable.state import State, Token
 from kommo_airtable_sync.sandbox.airtable.webhooks import (
     PAGE,
@@ -123,12 +123,6 @@ def _list_tables(call: Call) -> Json:
     return {"tables": [each.json() for each in call.base.tables.values()]}
 
 
-def _create_table(call: Call) -> Json:
-    given = body_object(call.body())
-    fields: list[Json] = given.get("fields") or []
-    return new_table(call.state.ids, call.base, str(given.get("name") or ""), fields).json()
-
-
 def _create_field(call: Call) -> Json:
     return new_field(call.state.ids, call.table, call.body()).json()
 
@@ -220,7 +214,6 @@ ENDPOINTS: dict[tuple[str, str], tuple[Callable[[Call], Json], str]] = {
     ("GET", "/v0/meta/whoami"): (_whoami, ""),
     ("GET", "/v0/meta/bases"): (_list_bases, "schema.bases:read"),
     ("GET", _TABLES): (_list_tables, "schema.bases:read"),
-    ("POST", _TABLES): (_create_table, "schema.bases:write"),
     ("POST", _TABLES + "/{table}/fields"): (_create_field, "schema.bases:write"),
     ("GET", _RECORDS): (_list, _READ),
     ("POST", _RECORDS + "/listRecords"): (_list, _READ),

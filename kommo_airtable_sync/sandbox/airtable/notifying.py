@@ -89,8 +89,6 @@ def tell(state: State) -> None:
     for webhook in state.webhooks.values():
         if not webhook.broken and missing_ids(webhook.base, webhook.options.filters):
             break_webhook(state, webhook, "INVALID_FILTERS")
-        if state.dice.random() < state.settings.ping_spurious:
-            _ping(state, webhook)
 
 
 def _run_robots(state: State) -> None:
@@ -164,9 +162,8 @@ def _push_ping(state: State, webhook: Webhook, delay_seconds: float, attempt: in
 
 def _run_automations(state: State, change: Change) -> None:
     for automation_id, automation in state.automations.items():
-        if _triggers(state, automation, change):
+        if _triggers(automation, change):
             settings = state.settings
-            settings.automation_runs += 1
             held = fates(
                 state.dice,
                 lose=settings.automation_lose,
@@ -178,15 +175,12 @@ def _run_automations(state: State, change: Change) -> None:
                 state.outbox.push(_script(automation_id, automation, change, due_at))
 
 
-def _triggers(state: State, automation: Automation, change: Change) -> bool:
-    settings, table, quota = state.settings, change.table, state.settings.automation_quota
+def _triggers(automation: Automation, change: Change) -> bool:
     return (
-        table.id == automation.table
+        change.table.id == automation.table
         and change.kind in automation.on
         and (automation.on_api or change.actor.source != "publicApi")
         and (not automation.watch or not set(automation.watch).isdisjoint(change.cells))
-        # At the cap automations stop.
-        and (quota is None or settings.automation_runs < quota)
     )
 
 

@@ -45,7 +45,6 @@ _ERRORS: dict[str, tuple[int, str]] = {
     "ROW_DOES_NOT_EXIST": (422, "Record ID {0} does not exist in this table"),
     "INVALID_OFFSET_VALUE": (422, "The value of offset {0} is invalid"),
     "INVALID_FILTER_BY_FORMULA": (422, "The formula for filtering records is invalid: {0}"),
-    "DUPLICATE_TABLE_NAME": (422, 'Duplicate or empty table name: "{0}"'),
     "DUPLICATE_OR_EMPTY_FIELD_NAME": (422, 'Duplicate or empty field name: "{0}"'),
     "UNSUPPORTED_FIELD_TYPE_FOR_CREATE": (
         422,
@@ -119,13 +118,11 @@ def bad_value(field: str, what: str = "the provided value") -> Refusal:
     return refuse("INVALID_VALUE_FOR_COLUMN", field, what)
 
 
-def too_many(kind: str, shape: str = "errors", retry_after: float | None = None) -> Refusal:
+def too_many(kind: str, shape: str = "errors") -> Refusal:
     """A 429: documented with ``error``, seen on the wire with ``errors``."""
     status, message = _ERRORS[kind]
     listed = {"errors": [{"error": kind, "message": message}]}
-    body = refuse(kind).body if shape == "error" else listed
-    wait = {} if retry_after is None else {"Retry-After": str(max(1, round(retry_after)))}
-    return Refusal(status, body, wait)
+    return Refusal(status, refuse(kind).body if shape == "error" else listed)
 
 
 class Answer(NamedTuple):

@@ -1,11 +1,11 @@
-"""New tables and fields, in the Metadata API's form (reference section 4)."""
+"""New fields, in the Metadata API's form (reference section 4)."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
 from kommo_airtable_sync.sandbox.airtable.kinds import KINDS
-from kommo_airtable_sync.sandbox.airtable.refusal import Refusal, bad_request, refuse
+from kommo_airtable_sync.sandbox.airtable.refusal import bad_request, refuse
 from kommo_airtable_sync.sandbox.airtable.schema import LINK, Base, Field, Ids, Table
 
 Json = Any
@@ -19,22 +19,12 @@ def body_object(body: Json) -> dict[str, Json]:
 
 
 def new_table(ids: Ids, base: Base, name: str, fields: list[Json]) -> Table:
-    """Add a table with all its fields to the base, or 422 and nothing added."""
-    if not name or base.find_table(name) is not None:
-        raise refuse("DUPLICATE_TABLE_NAME", name)
-    if not fields:
-        raise bad_request("A table needs fields")
+    """Add a table with these fields to the base."""
     view = {"id": ids.new("viw"), "name": "Grid view", "type": "grid"}
     table = Table(base, ids.new("tbl"), name, [view])
     base.tables[table.id] = table
-    try:
-        for each in fields:
-            new_field(ids, table, each)
-    except Refusal:
-        while table.fields:
-            drop_field(table, table.primary)
-        del base.tables[table.id]
-        raise
+    for each in fields:
+        new_field(ids, table, each)
     return table
 
 

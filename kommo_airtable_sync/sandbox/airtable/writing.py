@@ -149,7 +149,7 @@ def _find(
     if len(matches) > 1:
         shown = ", ".join(str(value) for value in key.values())
         message = f"Cannot update more than one record per upserted record ({shown})"
-        raise refuse(state.settings.several_matches_type, message=message)
+        raise refuse("INVALID_RECORDS", message=message)
     return matches[0] if matches else None
 
 

@@ -193,14 +193,11 @@ class Api:
         return self._wrapped(self._write([pair for pair in pairs if pair[0] is not None]))
 
     def _update_one(self) -> Answer:
-        """One object; the answer is bare, or wrapped by switch."""
+        """One object; the answer is bare."""
         asked, row = parsed(self._request.body, dict), self._found(int(self._rest))
         if row is None:
             return problem(404)
-        items = self._write([(row, asked)])
-        if self._settings.single_patch_answer == "wrapped":
-            return self._wrapped(items)
-        return hal(self._row(items[0]))
+        return hal(self._row(self._write([(row, asked)])[0]))
 
     def _items(self) -> list[Json]:
         """The array of a batch write.

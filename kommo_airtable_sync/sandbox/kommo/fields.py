@@ -152,14 +152,6 @@ KINDS = {
 }
 
 
-def read_values(field: Json, values: list[Json], numeric_as: str) -> list[Json]:
-    """The values as ``GET`` shows them; numbers as strings unless told otherwise."""
-    if field["type"] != "numeric" or numeric_as == "string":
-        return values
-    numbers = [Decimal(each["value"]) for each in values]
-    return [{"value": int(n) if n == n.to_integral_value() else float(n)} for n in numbers]
-
-
 def hook_values(field: Json, values: list[Json], zone: ZoneInfo) -> Any:
     """The values as webhooks carry them: the structure that is form-encoded (reference 6.2)."""
     first = values[0].get("value")

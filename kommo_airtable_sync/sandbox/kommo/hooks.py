@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from kommo_airtable_sync.sandbox.kommo.answers import members
 from kommo_airtable_sync.sandbox.kommo.fields import hook_values
-from kommo_airtable_sync.sandbox.kommo.settings import Account, Settings
+from kommo_airtable_sync.sandbox.kommo.settings import Account
 from kommo_airtable_sync.sandbox.kommo.state import SINGULAR, State
 
 Json = dict[str, Any]
@@ -115,13 +115,13 @@ def note_payload(row: Json, text: str, note_id: int, author: Json, at: int, stat
     return {"note": note} | ({} if row["kind"] == "leads" else {"type": SINGULAR[row["kind"]]})
 
 
-def payload(state: State, settings: Settings, row: Json, old: Json) -> Json:
+def payload(state: State, row: Json, old: Json) -> Json:
     """An entity in the old v2 spelling, in wire order; what differs from ``old`` is told, too."""
     is_lead, tags = row["kind"] == "leads", state.rows[f"{row['kind']}/tags"]
     values = row | {
         "account_id": state.account.id,
         "tags": [{key: tags[each][key] for key in ("id", "name")} for each in row["tags"]],
-        "custom_fields": _custom_fields(state, settings, row),
+        "custom_fields": _custom_fields(state, row),
         "type": SINGULAR[row["kind"]],
     }
     before = old.get("responsible_user_id")
@@ -137,8 +137,6 @@ def payload(state: State, settings: Settings, row: Json, old: Json) -> Json:
         values["old_status_id"] = old["status_id"]
     if old and old["pipeline_id"] != row["pipeline_id"]:
         values["old_pipeline_id"] = old["pipeline_id"]
-    if settings.hook_missing_price:
-        del values["price"]
     return {key: values.get(source) for key, source in _wire(_LEAD_WIRE)}
 
 
@@ -148,16 +146,11 @@ def _wire(order: str) -> Iterator[tuple[str, str]]:
         yield key, source or key
 
 
-def _custom_fields(state: State, settings: Settings, row: Json) -> list[Json]:
+def _custom_fields(state: State, row: Json) -> list[Json]:
     values, zone = row["fields"], ZoneInfo(state.account.timezone)
     return [
         {"id": field["id"], "name": field["name"]}
-        | (
-            {"values": hook_values(field, values[field["id"]], zone)}
-            if field["id"] in values
-            else {}
-        )
-        | {"code": field["code"]}
+        | {"values": hook_values(field, values[field["id"]], zone), "code": field["code"]}
         for field in state.fields(row["kind"])
-        if field["id"] in values or settings.hook_empty_fields
+        if field["id"] in values
     ]

@@ -131,11 +131,11 @@ def _tests(query: Query) -> Iterator[Test]:
 
 
 def _bounds(query: Query, path: tuple[str, ...], value: Callable[[Json], Any]) -> Iterator[Test]:
-    """Inclusive ``[from]`` and ``[to]``; a scalar is exact (SDK#358), but "after" on events."""
+    """Inclusive ``[from]`` and ``[to]``; a scalar is exact (SDK#358)."""
     exact = query.number(*path)
     low, high = query.number(*path, "from"), query.number(*path, "to")
     if exact is not None:
-        yield lambda row: value(row) > exact if "value_after" in row else value(row) == exact
+        yield lambda row: value(row) == exact
     if low is not None:
         yield lambda row: value(row) is not None and value(row) >= low
     if high is not None:

@@ -42,18 +42,14 @@ class Settings(BaseModel):
         too_many_variant: how a 429 says when to come back (reference 8.5).
         token_is_admin: whether the token may list users and manage webhooks.
         token_sees_leads: without the right to see leads, every read of them is a 204.
-        single_patch_answer: reference 8.4.
         patch_missing: a batch PATCH that names a lead which is gone: refused whole, or that item is
             left out of the answer.
-        numeric_as: how numeric values are read (reference 8.11).
-        decimal_price: a whole number is documented, some clients write floats: ``truncate`` stores
-            10 for 10.5, ``keep`` shows ``price_with_minor_units`` (reference 3.2).
+        decimal_price: a whole number is documented, some clients write floats, and newer accounts
+            show ``price_with_minor_units`` (reference 3.2).
         price_rounding: how prices are kept, if not as written.
         noop_touches: a PATCH that changes nothing still moves ``updated_at`` and fires hooks.
         tags_touch: a change of tags alone moves ``updated_at`` and fires hooks (reference 8.8).
         hook_account_last: the account block ends the webhook body (captures until 2021).
-        hook_missing_price: the price key is left out (captures of 2023).
-        hook_empty_fields: unset custom fields appear with id, name and code but no values.
         hooks_per_post: at most so many changes share one POST.
         hook_duplicate, hook_lose, hook_late: chance that a delivery comes twice, never, or
             ``hook_late_seconds`` later.
@@ -75,16 +71,12 @@ class Settings(BaseModel):
     retry_after_seconds: int = 1
     token_is_admin: bool = True
     token_sees_leads: bool = True
-    single_patch_answer: Literal["bare", "wrapped"] = "bare"
     patch_missing: Literal["refuse", "skip"] = "refuse"
-    numeric_as: Literal["string", "number"] = "string"
-    decimal_price: Literal["refuse", "truncate", "keep"] = "refuse"
+    decimal_price: bool = False
     price_rounding: Rounding | None = None
     noop_touches: bool = False
     tags_touch: bool = True
     hook_account_last: bool = False
-    hook_missing_price: bool = False
-    hook_empty_fields: bool = False
     hooks_per_post: int = Field(default=1, ge=1)
     hook_duplicate: float = Field(default=0.0, ge=0, le=1)
     hook_lose: float = Field(default=0.0, ge=0, le=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from kommo_airtable_sync.sandbox.kommo.fields import read_values
 from kommo_airtable_sync.sandbox.kommo.settings import Settings
 from kommo_airtable_sync.sandbox.kommo.state import State
 
@@ -58,7 +57,7 @@ class Shapes:
         extras: Json = {}
         if row["kind"] == "leads":
             extras["price"] = int(row["price"])
-            if self._settings.decimal_price == "keep":
+            if self._settings.decimal_price:
                 extras["price_with_minor_units"] = float(row["price"])
         return extras
 
@@ -66,7 +65,7 @@ class Shapes:
         return [
             {
                 **{f"field_{key}": field[key] for key in ("id", "name", "code", "type")},
-                "values": read_values(field, row["fields"][field["id"]], self._settings.numeric_as),
+                "values": row["fields"][field["id"]],
                 "is_computed": False,
             }
             for field in self._state.fields(row["kind"])

@@ -14,25 +14,6 @@ Json = dict[str, Any]
 Node = tuple[str, int]
 
 
-class Row(dict[str, Any]):
-    """A pipeline or user whose keys are attributes, too.
-
-    Only tests/engine (test_refusals, test_following) reach in this way, as they do with ``Status``,
-    ``State.users`` and ``State.pipelines``: all four can go once they use ``State.rows``.
-    """
-
-    def __getattr__(self, key: str) -> Any:
-        return self["_embedded"]["statuses"] if key == "statuses" else self[key]
-
-    def __setattr__(self, key: str, value: Any) -> None:
-        self[key] = value
-
-
-def Status(status_id: int, name: str, sort: int) -> Json:
-    """A stage that is added to a pipeline later."""
-    return {"id": status_id, "name": name, "sort": sort, "type": 0, "is_editable": True}
-
-
 class State:
     """All data of one account. Not thread-safe: the model's lock guards it.
 
@@ -51,16 +32,6 @@ class State:
         self._ids = {"": 500_001, "leads": 20_000_001, "contacts": 30_000_001} | {
             "companies": 40_000_001
         }
-
-    @property
-    def users(self) -> dict[int, Any]:
-        """The users by id."""
-        return self.rows["users"]
-
-    @property
-    def pipelines(self) -> dict[int, Any]:
-        """The pipelines by id."""
-        return self.rows["leads/pipelines"]
 
     def touch(self) -> None:
         """Say that entities have changed."""
@@ -152,7 +123,7 @@ class State:
         ]
         pipeline: Json = {"id": pipeline_id, "name": name, "sort": len(known) + 1} | owner
         pipeline |= {"is_main": not known, "is_unsorted_on": True, "is_archive": False}
-        known[pipeline_id] = Row(pipeline | {"_embedded": {"statuses": statuses}})
+        known[pipeline_id] = pipeline | {"_embedded": {"statuses": statuses}}
 
     def add_user(
         self, user_id: int, name: str, *, admin: bool = False, active: bool = True
@@ -161,4 +132,4 @@ class State:
         rights: Json = {"is_admin": admin, "is_free": False, "is_active": active}
         user: Json = {"id": user_id, "name": name, "email": f"user{user_id}@example.com"}
         user |= {"lang": "en", "rights": rights | {"group_id": None, "role_id": None}}
-        self.rows["users"][user_id] = Row(user | {"_embedded": {"roles": [], "groups": []}})
+        self.rows["users"][user_id] = user | {"_embedded": {"roles": [], "groups": []}}

@@ -19,7 +19,6 @@ from kommo_airtable_sync.sandbox.kommo.state import LOST, SINGULAR, WON, State
 
 Json = dict[str, Any]
 ROBOT = 0
-Events = dict[str, list[list[Json]]]  # type -> values before, values after
 _TAG = {"id": int, "name": str, "color": str}
 _LINK = {"id": int, "is_main": bool}
 _FIELD = {"field_id": int, "values": object, "field_name": str, "field_type": str} | {
@@ -52,11 +51,12 @@ _BLANKS: dict[str, Json] = {
 }
 _DERIVED = {"id", "updated_at", "updated_by"}
 _USER_KEYS = ("created_by", "updated_by", "responsible_user_id")
-# changed key -> event type, and the words around its value (reference 5)
+# changed key -> event type (reference 5)
 _EVENTS = {
-    "responsible_user_id": ("entity_responsible_changed", "responsible_user", "id"),
-    "price": ("sale_field_changed", "sale_field_value", "sale"),
-    "name": ("name_field_changed", "name_field_value", "name"),
+    "responsible_user_id": "entity_responsible_changed",
+    "price": "sale_field_changed",
+    "name": "name_field_changed",
+    "status_id": "lead_status_changed",
 }
 
 
@@ -126,13 +126,11 @@ class Writer:
 
     def _check(self, kind: str, item: Item) -> list[Mistake]:
         """What is wrong with an item; completes its stage and fields."""
-        asked, schema, decimals = item.asked, _SCHEMAS[kind], self._settings.decimal_price
-        if decimals != "refuse" and isinstance(asked.get("price"), float):
+        asked, schema = item.asked, _SCHEMAS[kind]
+        if self._settings.decimal_price and isinstance(asked.get("price"), float):
             schema = schema | {"price": float}
         if wrong := list(mistakes(asked, schema, _NULLABLE)):
             return wrong
-        if decimals == "truncate" and "price" in asked:
-            asked["price"] = int(asked["price"])
         if "price" in asked and (how := self._settings.price_rounding) and not how.robot:
             asked["price"] = how.kept(asked["price"])
         paths = [key for key in _USER_KEYS if key in asked and not self._may_name(key, asked[key])]
@@ -204,8 +202,7 @@ class Writer:
         if is_new or _links(asked) or self._touches(changed):
             row["updated_at"] = asked.get("updated_at", now)
             row["updated_by"] = asked.get("updated_by", by)
-            added: Events = {f"{SINGULAR[kind]}_added": [[], []]}
-            events = added if is_new else self._events(old, row, changed)
+            events = [f"{SINGULAR[kind]}_added"] if is_new else _events(old, row, changed)
             item.change = self._log(row, "add" if is_new else "update", at, changed, events)
 
     def _created(self, kind: str, author: int, by: int, now: int) -> Json:
@@ -241,38 +238,21 @@ class Writer:
         ]
         return list(dict.fromkeys(ids))
 
-    def _events(self, old: Json, row: Json, changed: list[str]) -> Events:
-        """Event types with the values before and after."""
-        both, found = (old, row), Events()
-        for key in changed:
-            if key in _EVENTS:
-                name, outer, inner = _EVENTS[key]
-                found[name] = [[{outer: {inner: each[key]}}] for each in both]
-            elif key.startswith("cf_"):
-                values = [_field_values(each, int(key[3:])) for each in both]
-                found[f"custom_field_{key[3:]}_value_changed"] = values
-        if _stage_of(old) != _stage_of(row):
-            found["lead_status_changed"] = [[{"lead_status": _stage_of(each)}] for each in both]
-        tags = self._state.rows[f"{row['kind']}/tags"]
-        gone, added = ([t for t in a["tags"] if t not in b["tags"]] for a, b in (both, both[::-1]))
-        for name, ids in (("entity_tag_deleted", gone), ("entity_tag_added", added)):
-            if ids:
-                shown = [{"tag": {"name": tags[each]["name"]}} for each in ids]
-                found[name] = [shown, []] if ids is gone else [[], shown]
-        return found
-
-    def _log(self, row: Json, action: str, at: float, fields: list[str], events: Events) -> Json:
-        """Add to the change log (``changed_at`` with its fraction) and to the event list."""
+    def _log(self, row: Json, action: str, at: float, fields: list[str], events: list[str]) -> Json:
+        """Add to the change log (``changed_at`` with its fraction) and, without values, events."""
         state, kind, by = self._state, row["kind"], row["updated_by"]
         change: Json = {"lead_id": row["id"], "entity_type": kind, "kind": action, "by": by}
         change |= {"changed_at": at, "updated_at": row["updated_at"], "fields": fields}
         state.changes.append(change)
         state.touch()
-        for name, (before, after) in events.items():
+        for name in events:
             event: Json = {"id": f"01{len(state.rows['events']):024x}", "type": name}
             event |= {"entity_id": row["id"], "entity_type": SINGULAR[kind], "created_by": by}
-            event |= {"created_at": int(at), "value_before": before, "value_after": after}
-            event |= {"account_id": state.account.id, "_embedded": {"entity": {"id": row["id"]}}}
+            event |= {
+                "created_at": int(at),
+                "account_id": state.account.id,
+                "_embedded": {"entity": {"id": row["id"]}},
+            }
             state.rows["events"][event["id"]] = event
         return change
 
@@ -291,7 +271,7 @@ class Writer:
                     self._outbox.post_digital_pipeline(body)
                 if "responsible_user_id" in change["fields"]:
                     actions.append("responsible")
-            payload = hooks.payload(self._state, self._settings, row, old)
+            payload = hooks.payload(self._state, row, old)
             told += [hooks.item(row["kind"], action, payload) for action in actions]
         self._outbox.post(told)
 
@@ -299,10 +279,10 @@ class Writer:
         """Move an entity into the trash or out of it, as only people can; the log entry."""
         action = "delete" if deleted else "restore"
         row |= {"is_deleted": deleted, "updated_at": int(at), "updated_by": by}
-        full = hooks.payload(self._state, self._settings, row, {})
+        full = hooks.payload(self._state, row, {})
         payload = hooks.deleted_payload(row) if deleted else full
         self._outbox.post([hooks.item(row["kind"], action, payload)])
-        return self._log(row, action, at, [], {f"{SINGULAR[row['kind']]}_{action}d": [[], []]})
+        return self._log(row, action, at, [], [f"{SINGULAR[row['kind']]}_{action}d"])
 
     def add_note(self, row: Json, text: str, *, by: int, at: float) -> None:
         """Tell of a new note, which moves nothing of its entity."""
@@ -331,16 +311,16 @@ def _changed(old: Json, row: Json) -> list[str]:
     return found + (["tags"] if set(old["tags"]) != set(row["tags"]) else [])
 
 
+def _events(old: Json, row: Json, changed: list[str]) -> list[str]:
+    """Event types of what differs."""
+    found = [_EVENTS[key] for key in changed if key in _EVENTS]
+    found += [f"custom_field_{key[3:]}_value_changed" for key in changed if key.startswith("cf_")]
+    gone, added = set(old["tags"]) - set(row["tags"]), set(row["tags"]) - set(old["tags"])
+    return found + ["entity_tag_deleted"] * bool(gone) + ["entity_tag_added"] * bool(added)
+
+
 def _stage_of(row: Json) -> Json:
     return {"id": row.get("status_id"), "pipeline_id": row.get("pipeline_id")}
-
-
-def _field_values(row: Json, field_id: int) -> list[Json]:
-    return [
-        {"custom_field_value": {"field_id": field_id, "enum_id": value.get("enum_id")}
-                               | {"text": str(value.get("value"))}}
-        for value in row["fields"].get(field_id, [])
-    ]  # fmt: skip
 
 
 def _close(lead: Json, old_status: int, asked: Json, now: int) -> None:

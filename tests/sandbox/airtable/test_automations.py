@@ -119,15 +119,6 @@ def test_runs_come_some_time_after_the_change(api: Caller) -> None:
     assert runs(api)[0]["changedAt"] == "2026-03-01T12:00:00.250Z"
 
 
-@pytest.mark.parametrize("quota", [0, 2])
-def test_at_the_cap_automations_stop(api: Caller, quota: int) -> None:
-    automate(api)
-    api.model.settings.automation_quota = quota
-    for n in range(4):
-        api.create(Seats=n)
-    assert (len(runs(api)), api.model.settings.automation_runs) == (quota, quota)
-
-
 def test_automations_are_listed_and_switched_off(api: Caller) -> None:
     first, second = automate(api), automate(api, table=api.table("Clients").id)
     _, shown = api.control("GET", "automations")

@@ -63,22 +63,6 @@ def test_the_seeded_schema_has_deals_and_clients_linked_both_ways(api: Caller) -
     assert {len(each) for each in ids} == {17}
 
 
-def test_a_table_is_created_with_its_fields_or_not_at_all(api: Caller) -> None:
-    text = {"name": "Name", "type": "singleLineText"}
-    made = api.ok("POST", TABLES, body={"name": "New", "fields": [text]})
-    assert made["primaryFieldId"] == made["fields"][0]["id"]
-    assert api.ok("POST", "New", body={"fields": {"Name": "x"}})
-    bad = {"name": "Bad", "type": "formula"}
-    for body in (
-        {"name": "new", "fields": [text]},
-        {"name": "Other", "fields": []},
-        {"name": "Other", "fields": [text, bad]},
-        {"name": "", "fields": [text]},
-    ):
-        assert api.refused("POST", TABLES, body=body)[0] == 422
-    assert len(api.base.tables) == 3
-
-
 def test_a_field_is_created_with_options_and_their_ids(api: Caller) -> None:
     path = f"{TABLES}/{api.table().id}/fields"
     options = {"choices": [{"name": "A"}]}
@@ -109,15 +93,3 @@ def test_a_field_that_cannot_be_created_is_refused(api: Caller, definition, kind
 def test_an_unknown_table_looks_ungranted(api: Caller) -> None:
     body = {"name": "x", "type": "email"}
     assert api.refused("POST", f"{TABLES}/tblNo/fields", body=body)[0] == 403
-
-
-def test_a_table_refused_halfway_leaves_no_link_behind(api: Caller) -> None:
-    link = {"linkedTableId": api.table().id}
-    fields = [
-        {"name": "Name", "type": "singleLineText"},
-        {"name": "Deals", "type": "multipleRecordLinks", "options": link},
-        {"name": "Bad", "type": "formula"},
-    ]
-    before = list(api.table().fields)
-    assert api.refused("POST", TABLES, body={"name": "Bad", "fields": fields})[0] == 422
-    assert list(api.table().fields) == before

@@ -139,9 +139,8 @@ def test_upsert_follows_keys_that_changed_or_went(api: Caller) -> None:
 def test_several_matches_fail_the_whole_upsert(api: Caller) -> None:
     for _ in range(2):
         api.create(Kommo_Deal_ID=1)
-    api.model.settings.several_matches_type = "SOMETHING"
     status, shown = api.upsert({"Kommo Deal ID": 2}, {"Kommo Deal ID": 1})
-    assert (status, shown["error"]["type"]) == (422, "SOMETHING")
+    assert (status, shown["error"]["type"]) == (422, "INVALID_RECORDS")
     assert "Cannot update more than one record" in shown["error"]["message"]
     assert len(api.table().records) == 2
 

@@ -92,10 +92,10 @@ def test_pyairtable_reads_and_extends_the_schema(served: Served) -> None:
     schema = base.schema()
     assert schema.table("Deals").field("Stage").options.choices[0].name == "New"
     assert schema.table("Deals").field("Last Modified").type == "lastModifiedTime"
-    made = base.create_table("Extra", [{"name": "Name", "type": "singleLineText"}])
-    made.create_field("Size", "number", options={"precision": 1})
-    assert made.schema().field("Size").options.precision == 1
-    assert made.create({"Size": 1.5})["fields"] == {"Size": 1.5}
+    clients = base.table("Clients")
+    clients.create_field("Size", "number", options={"precision": 1})
+    assert clients.schema().field("Size").options.precision == 1
+    assert clients.create({"Size": 1.5})["fields"] == {"Size": 1.5}
 
 
 def test_pyairtable_sees_errors_as_airtables(served: Served) -> None:

@@ -501,13 +501,6 @@ def test_a_ping_of_a_deleted_webhook_is_dropped(api: Caller) -> None:
     assert pings(api) == []
 
 
-def test_there_may_be_pings_about_nothing(api: Caller) -> None:
-    api.model.settings.ping_spurious = 1.0
-    hook = subscribe(api)
-    assert len(pings(api)) == 1
-    assert payloads(api, hook)["payloads"] == []
-
-
 def test_a_change_is_told_although_its_answer_was_lost(api: Caller) -> None:
     from kommo_airtable_sync.sandbox.faults import ConnectionDropped, Fault
 

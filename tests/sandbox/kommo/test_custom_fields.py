@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kommo_airtable_sync.sandbox.kommo.fields import KINDS, midnight, read_values, written
+from kommo_airtable_sync.sandbox.kommo.fields import KINDS, midnight, written
 from kommo_airtable_sync.sandbox.kommo.seed import lead_field_id
 from tests.sandbox.kommo.conftest import Caller
 
@@ -103,11 +103,6 @@ def test_midnight_is_a_fixed_point_less_than_a_long_day_earlier(instant: int):
     snapped = midnight(instant, BERLIN)
     assert midnight(snapped, BERLIN) == snapped
     assert 0 <= instant - snapped < 25 * 3600
-
-
-def test_numbers_are_strings_or_numbers_by_switch():
-    assert read_values(field("numeric"), [{"value": "1.5"}], "string") == [{"value": "1.5"}]
-    assert read_values(field("numeric"), [{"value": "1.5"}], "number") == [{"value": 1.5}]
 
 
 def test_values_show_in_field_order_with_the_documented_keys(call: Caller):

@@ -280,16 +280,6 @@ def test_restore_carries_the_whole_lead_and_a_note_its_own_spelling(call: Caller
     assert note["[metadata]"].startswith('{"event_source":{"id":11087002,"author_name":"Zoë')
 
 
-def test_switches_drop_the_price_and_show_empty_fields(call: Caller, sent):
-    call.model.settings.hook_missing_price = True
-    call.model.settings.hook_empty_fields = True
-    call.lead(name="a", price=5)
-    (body,) = sent()
-    assert "leads[add][0][price]" not in body
-    assert body["leads[add][0][custom_fields][0][name]"] == "Region code"
-    assert not [key for key in body if "[values]" in key]
-
-
 def test_several_changes_share_one_post_when_asked(call: Caller, sent):
     call.model.settings.hooks_per_post = 3
     call("POST", "leads", [{"name": str(n)} for n in range(4)])

@@ -34,6 +34,7 @@ _CUSTOM: list[tuple[int, str, str, tuple[str, ...]]] = [
     (29, "Firm", "legal_entity", ()),
     (30, "Chain", "chained_list", ()),
     (31, "Sum", "numeric", ()),
+    (32, "Onboarding status", "select", ("Not started", "In progress", "Done")),
 ]
 CUSTOM_IDS = {name: id for id, name, *_ in _CUSTOM}
 
@@ -178,6 +179,7 @@ _FIELDS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("Firm", "multipleRecordLinks", {"linkedTableId": "tblFirms000000000"}),
     ("Sync Status", "singleLineText", None),
     ("Risk", "singleSelect", _choices("low", "high")),
+    ("Onboarding Status", "singleSelect", _choices("Not started", "In progress", "Done")),
 ]
 _LINKED: dict[str, list[tuple[str, str, dict[str, Any] | None]]] = {
     "Clients": [

@@ -13,7 +13,13 @@ EXAMPLE = Path(__file__).parents[2] / "sync.example.yaml"
 def test_the_example_fits_the_accounts_it_was_written_for():
     config = parse_config(EXAMPLE.read_text(encoding="utf-8"), EXAMPLE.name)
     mapping = resolve(config, kommo_schema(), airtable_schema(), base_url=BASE_URL)
-    assert len(mapping.fields) == 20
+    assert len(mapping.fields) == 22
+    assert {f.name: f.owner for f in mapping.fields if f.owner != "kommo"} == {
+        "Amount": "both",
+        "Onboarding Status": "airtable",
+    }
+    assert [(link.kind, link.target.name) for link in mapping.links] == [("contact", "Client")]
+    assert mapping.status is not None
     values = {f.name: f.to_cell(f.from_kommo(lead())) for f in mapping.fields}
     assert values["Deal Name"] == "Lead 1"
     assert values["Amount"] == 1500

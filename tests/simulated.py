@@ -81,6 +81,20 @@ def fields_with(**changes: Mapping[str, Json]) -> list[Json]:
     return known + [{"airtable": name, **change} for name, change in by_name.items()]
 
 
+def kommo_owned() -> dict[str, Json]:
+    """Parts of sync.yaml with which Kommo owns every field and nothing else is asked for."""
+    whole = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+    fields = [{**each, "owner": "kommo"} for each in whole["fields"]]
+    return {
+        "fields": [each for each in fields if each["airtable"] != "Onboarding Status"],
+        "airtable": {"table": "Deals", "key_field": "Kommo Deal ID"},
+        "links": None,
+    }
+
+
+KOMMO_OWNED = kommo_owned()
+
+
 def config_text(**parts: Json) -> str:
     """The example's ``sync.yaml`` with some of its top-level parts replaced or, if None, left out."""
     whole = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8")) | parts
@@ -93,15 +107,21 @@ class World:
     Args:
         database: migrated, its time turned by ``clock``.
         clock: of everything.
-        config: text of sync.yaml.
+        parts: of the example's sync.yaml, replaced or, if None, left out.
         seed: of the stand-ins and of everything shuffled.
     """
 
     def __init__(
-        self, database: Database, clock: HandClock, *, config: str | None = None, seed: int = 0
+        self,
+        database: Database,
+        clock: HandClock,
+        *,
+        parts: Mapping[str, Json] | None = None,
+        seed: int = 0,
     ) -> None:
         self.database, self.clock = database, clock
-        self.config = parse_config(config or config_text())
+        self._parts = dict(parts or {})
+        self.config = parse_config(config_text(**self._parts))
         self.dice = random.Random(seed)
         self.kommo = KommoModel(clock, seed=seed)
         self.kommo.seed_account()
@@ -124,7 +144,7 @@ class World:
 
     def restart(self, **parts: Json) -> None:
         """All processes start again under a sync.yaml with these parts replaced."""
-        self.config = parse_config(config_text(**parts))
+        self.config = parse_config(config_text(**{**self._parts, **parts}))
         self.engine = self.new_engine()
 
     def new_engine(self, lane: Priority = LIVE) -> Engine:

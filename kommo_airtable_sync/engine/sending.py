@@ -249,6 +249,8 @@ def _acknowledge(
 def _outcome(plan: Plan, record: Mapping[str, Json], created_ids: frozenset[str]) -> Outcome:
     if plan.table.lead_id_of(record["fields"].get(plan.table.key.id)) != key_id(plan.key):
         return Outcome("held", error=key_changed(plan.table, plan.key, str(record["id"])))
+    if plan.entry.state != "synced":
+        return Outcome("done", "marked")
     return ended(plan, "created" if record["id"] in created_ids else "updated")
 
 

@@ -7,16 +7,16 @@ import pytest
 
 from kommo_airtable_sync.store.database import Database
 from tests.conftest import HandClock
-from tests.simulated import World, config_text
+from tests.simulated import KOMMO_OWNED, World
 
 
 @pytest.fixture
 def new_world(database: Database, clock: HandClock) -> Iterator[Callable[..., World]]:
-    """Makes a world; keyword arguments replace parts of the example's sync.yaml."""
+    """Makes a world in which Kommo owns all; keyword arguments replace parts of sync.yaml."""
     made: list[World] = []
 
     def make(**parts: Any) -> World:
-        made.append(World(database, clock, config=config_text(**parts)))
+        made.append(World(database, clock, parts={**KOMMO_OWNED, **parts}))
         return made[-1]
 
     yield make
@@ -26,5 +26,5 @@ def new_world(database: Database, clock: HandClock) -> Iterator[Callable[..., Wo
 
 @pytest.fixture
 def world(new_world: Callable[..., World]) -> World:
-    """A world under the example's sync.yaml."""
+    """A world in which Kommo owns all."""
     return new_world()

@@ -27,10 +27,9 @@ from kommo_airtable_sync.sandbox.observe import (
     agreement,
     latencies,
     quantiles,
-    read_kommo,
     see,
 )
-from kommo_airtable_sync.sandbox.stand_ins import Json, StandIns
+from kommo_airtable_sync.sandbox.stand_ins import StandIns
 from kommo_airtable_sync.sandbox.traffic import WATCHED, People
 from kommo_airtable_sync.settings import Settings
 from kommo_airtable_sync.store.reports import Reports
@@ -95,16 +94,12 @@ class Stage:
     def play(self, events: int) -> bool:
         """Make edits, wait until they have arrived, print the summary; True if both sides agree."""
         began = time.time()
-        pipelines, lead_ids = self._what_is_there()
-        people = People(self._stand_ins, pipelines)
+        people = People(self._stand_ins)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, console=self._console) as progress:
             task = progress.add_task("edits in Kommo and Airtable", total=events)
             for _ in range(events):
-                if lead_ids and people.picks_airtable():
-                    people.operate(self._stand_ins.records())
-                else:
-                    people.sell(lead_ids)
+                people.act()
                 progress.advance(task)
                 time.sleep(people.pause_seconds())
             progress.update(task, description="edits in Kommo and Airtable, all synced")
@@ -157,15 +152,6 @@ class Stage:
             str(self._stand_ins.control(side, "GET", "requests?log=0")["total"])
             for side in ("kommo", "airtable")
         ]
-
-    def _what_is_there(self) -> tuple[list[Json], list[int]]:
-        leads, _ = read_kommo(self._stand_ins)
-        answer = requests.get(
-            f"{self._stand_ins.kommo}/api/v4/leads/pipelines",
-            headers={"Authorization": f"Bearer {KOMMO_TOKEN}"},
-            timeout=10,
-        )
-        return answer.json()["_embedded"]["pipelines"], [lead["id"] for lead in leads]
 
     def _quiet(self, reports: Reports) -> bool:
         """Nothing on its way to us, nothing waiting here."""

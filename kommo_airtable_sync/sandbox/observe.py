@@ -12,12 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import requests
-
 from kommo_airtable_sync.core.stats import nearest_rank
 from kommo_airtable_sync.sandbox.kommo.seed import ADMIN_ID
-from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN
-from kommo_airtable_sync.sandbox.stand_ins import TIMEOUT_SECONDS, StandIns
+from kommo_airtable_sync.sandbox.stand_ins import StandIns
 
 Json = Any
 Stamp = tuple[int, float]
@@ -231,30 +228,11 @@ def _shown(record: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def read_kommo(stand_ins: StandIns) -> tuple[list[Json], Names]:
-    """All leads and the names behind their ids, by the stand-in's API, unlimited."""
-    headers = {"Authorization": f"Bearer {SANDBOX_TOKEN}"}
-    before = stand_ins.control("kommo", "GET", "settings")
-    unlimited = {"requests_per_second": 10_000, "latency_seconds": 0}
-    stand_ins.control("kommo", "PATCH", "settings", unlimited)
-    leads: list[Json] = []
-    url: str | None = f"{stand_ins.kommo}/api/v4/leads?limit=250"
-    while url:
-        answer = requests.get(url, headers=headers, timeout=TIMEOUT_SECONDS)
-        page: Json = answer.json() if answer.status_code == 200 else {}
-        leads += page.get("_embedded", {}).get("leads", [])
-        url = page.get("_links", {}).get("next", {}).get("href")
-    stages: dict[tuple[int, int], str] = {}
-    for pipeline in _listing(stand_ins, "leads/pipelines", headers)["pipelines"]:
-        for status in pipeline["_embedded"]["statuses"]:
-            stages[pipeline["id"], status["id"]] = status["name"]
-    users = {user["id"]: user["name"] for user in _listing(stand_ins, "users", headers)["users"]}
-    restored = {name: before[name] for name in unlimited}
-    stand_ins.control("kommo", "PATCH", "settings", restored)
-    return leads, Names(stages, users)
-
-
-def _listing(stand_ins: StandIns, path: str, headers: Mapping[str, str]) -> Json:
-    answer = requests.get(
-        f"{stand_ins.kommo}/api/v4/{path}", headers=dict(headers), timeout=TIMEOUT_SECONDS
-    )
-    return answer.json()["_embedded"]
+    """All leads and the names behind their ids; it counts against no limit."""
+    account = stand_ins.control("kommo", "GET", "account")
+    stages = {
+        (pipeline["id"], status["id"]): status["name"]
+        for pipeline in account["pipelines"]
+        for status in pipeline["_embedded"]["statuses"]
+    }
+    return account["leads"], Names(stages, {user["id"]: user["name"] for user in account["users"]})

@@ -39,9 +39,9 @@ BATCHES_MAX = 1_000
         dg.AssetSpec(
             "airtable_linked_records",
             deps=["kommo_leads"],
-            description="Contacts and companies behind the deals, each a record of its own, written "
-            "before the deals that link to them. Materialize works off whatever the inbox holds "
-            "now, and ends.",
+            description="Contacts and companies behind the deals, each a record of its own, there "
+            "before the deals that link to it. Materialize works off whatever the inbox holds now, "
+            "and ends.",
             group_name="sync",
             kinds={"airtable"},
             owners=OWNERS,

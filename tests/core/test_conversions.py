@@ -21,7 +21,7 @@ from kommo_airtable_sync.core.codecs import CELL_KINDS
 from kommo_airtable_sync.core.destinations import patched
 from kommo_airtable_sync.core.errors import LeadFailed
 from kommo_airtable_sync.core.field_mapping import FieldMapping
-from kommo_airtable_sync.core.mapping import PEOPLE
+from kommo_airtable_sync.core.resolving import PEOPLE
 from kommo_airtable_sync.core.schemas import AirtableField, KommoSchema
 from kommo_airtable_sync.core.sources import (
     CUSTOM_KINDS,

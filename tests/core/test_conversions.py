@@ -129,7 +129,7 @@ class Accounts:
         self.schema = KommoSchema.from_api(
             pipelines=self.kommo.pipelines(),
             users=self.kommo.users() or [],
-            custom_fields=self.kommo.lead_custom_fields(),
+            custom_fields=self.kommo.custom_fields("leads"),
             loss_reasons=self.kommo.loss_reasons(),
             account=self.kommo.account(),
         )

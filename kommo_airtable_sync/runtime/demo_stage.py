@@ -118,7 +118,7 @@ class Stage:
         table = Table(title="What happened, by the stand-ins' own logs", title_justify="left")
         for column in ("what", "Kommo to Airtable", "Airtable to Kommo"):
             table.add_column(column, justify="left" if column == "what" else "right", no_wrap=True)
-        latency = "latency p50 / p95 / max"
+        latency = "p50 / p95 / max seconds"
         rows: dict[str, tuple[object, object]] = {
             "edits": (len(seen.edits), len(seen.record_edits)),
             "created": (len(seen.created), "-"),
@@ -131,7 +131,8 @@ class Stage:
         for name, figure in {
             "duplicates": comparison.duplicates,
             "differences": len(comparison.differences),
-            "API calls Kommo / Airtable": " / ".join(self._calls()),
+            "API calls to Kommo": self._calls("kommo"),
+            "API calls to Airtable": self._calls("airtable"),
             "records in Airtable": len(self._stand_ins.records()),
             "seconds": f"{time.time() - began:.0f}",
         }.items():
@@ -141,11 +142,8 @@ class Stage:
             self._console.print(line, markup=False)
         return comparison.duplicates == 0 and not comparison.differences
 
-    def _calls(self) -> list[str]:
-        return [
-            str(self._stand_ins.control(side, "GET", "requests?log=0")["total"])
-            for side in ("kommo", "airtable")
-        ]
+    def _calls(self, side: str) -> int:
+        return self._stand_ins.control(side, "GET", "requests?log=0")["total"]
 
     def _quiet(self, reports: Reports) -> bool:
         """Nothing on its way to us, nothing waiting here."""
@@ -212,7 +210,7 @@ class Stage:
 def _latency(seconds: list[float]) -> str:
     found = quantiles(seconds)
     shown = (found.p50, found.p95, found.max)
-    return " / ".join("-" if value is None else f"{value:.2f} s" for value in shown)
+    return " / ".join("-" if value is None else f"{value:.2f}" for value in shown)
 
 
 def port_or_free(wanted: int) -> int:

@@ -95,7 +95,7 @@ class Accounts:
 
     def __init__(self, zone: str) -> None:
         clock = HandClock()
-        settings = KommoSettings(requests_per_second=100_000, decimal_price="keep")
+        settings = KommoSettings(requests_per_second=100_000, decimal_price=True)
         self.kommo_model = KommoModel(clock, account=Account(timezone=zone), settings=settings)
         self.kommo_model.seed_account()
         state = self.kommo_model.state

@@ -116,9 +116,9 @@ class Stack:
     def start(self, leads: int = 0) -> None:
         """Start everything and let both sides tell the product of every change."""
         self.start_sandbox(leads)
+        self.connect()  # before the product runs: it counts on having Kommo's rate for itself
         self.spawn("up", "up")
         self.wait_ready()
-        self.connect()
 
     def wait_ready(self) -> None:
         """Until `status` says ready."""

@@ -19,6 +19,8 @@ KOMMO_HOOKS = (
     "restore_lead",
     "status_lead",
     "responsible_lead",
+    "add_contact",
+    "update_contact",
 )
 
 

@@ -25,6 +25,7 @@ def test_definitions_hold_the_names_of_the_contract() -> None:
     repository = loaded()
     assert {key.to_user_string() for key in repository.assets_defs_by_key} == {
         "kommo_leads",
+        "airtable_linked_records",
         "airtable_deals",
     }
     assert "sync_changes" in {job.name for job in repository.get_all_jobs()}

@@ -5,13 +5,16 @@ Every hook is held for a second, so that both edits stand before the product hea
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from kommo_airtable_sync.core.canonical import to_json
 from kommo_airtable_sync.sandbox.observe import agreement, see
 from kommo_airtable_sync.store.schema import journal
 from tests.conftest import ENGINES, postgres_database
@@ -95,7 +98,7 @@ def test_of_two_edits_of_one_field_the_rule_chooses_and_the_journal_keeps_the_lo
     losers = [
         (row.side, row.rule)
         for row in journalled(stack, lead, "Amount")
-        if str(row.before).strip('"') == "900"
+        if json.loads(row.before) == to_json(Decimal(900))
     ]
     assert losers == [("airtable", "conflict_kommo")]
 

@@ -80,7 +80,7 @@ class Batch:
         patches: to be written to Kommo.
         unchanged: what is in step, with what was learnt of it.
         directives: event id -> what became of a person's choice.
-        remarks: what could not be done for a lead beside its own fields, a sentence each.
+        remarks: by lead and link field's id, why the record behind it could not be had.
         trashed: leads that Kommo shows among the deleted ones.
         schemas_read: they were read again for this batch.
     """
@@ -101,7 +101,7 @@ class Batch:
     links: list[tuple[str, str | None, str]] = field(
         default_factory=list[tuple[str, str | None, str]]
     )
-    remarks: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    remarks: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
     trashed: set[str] = field(default_factory=set[str])
     read_at: float | None = None
     linked: bool = False

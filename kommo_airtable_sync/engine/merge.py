@@ -95,7 +95,12 @@ def _merge(engine: Engine, batch: Batch, key: str, *, final: bool) -> None:
         own_user_id=mapping.own_user_id,
     )
     plan = plan_subject(subject, batch)
-    plan = replace(plan, problems=(*plan.problems, *batch.remarks.get(key, ())))
+    remarks = batch.remarks.get(key, {})
+    plan = replace(
+        plan,
+        problems=(*plan.problems, *remarks.values()),
+        unsettled=plan.unsettled | remarks.keys(),
+    )
     if plan.item or plan.problems:
         # Not seen to the end: what we were told must not look old when it is tried again.
         unseen = replace(plan.entry, seen_updated_at=known.entry.seen_updated_at)

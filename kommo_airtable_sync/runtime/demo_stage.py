@@ -22,13 +22,7 @@ from kommo_airtable_sync.runtime.up import free_port, readiness
 from kommo_airtable_sync.sandbox.airtable.model import SANDBOX_TOKEN as AIRTABLE_TOKEN
 from kommo_airtable_sync.sandbox.airtable.seed import BASE_ID
 from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN as KOMMO_TOKEN
-from kommo_airtable_sync.sandbox.observe import (
-    Stamp,
-    agreement,
-    latencies,
-    quantiles,
-    see,
-)
+from kommo_airtable_sync.sandbox.observe import agreement, quantiles, see
 from kommo_airtable_sync.sandbox.stand_ins import StandIns
 from kommo_airtable_sync.sandbox.traffic import WATCHED, People
 from kommo_airtable_sync.settings import Settings
@@ -123,13 +117,13 @@ class Stage:
         seen, comparison = see(self._stand_ins, began), agreement(self._stand_ins)
         table = Table(title="What happened, by the stand-ins' own logs", title_justify="left")
         for column in ("what", "Kommo to Airtable", "Airtable to Kommo"):
-            table.add_column(column, justify="left" if column == "what" else "right")
-        latency = "latency p50 / p95 / max"
+            table.add_column(column, justify="left" if column == "what" else "right", no_wrap=True)
+        latency = "p50 / p95 / max seconds"
         rows: dict[str, tuple[object, object]] = {
             "edits": (len(seen.edits), len(seen.record_edits)),
             "created": (len(seen.created), "-"),
             "updated": (len(seen.updated), len(seen.lead_updates)),
-            latency: (_latency(seen.edits, seen.written), _latency(seen.told, seen.lead_updates)),
+            latency: (_latency(seen.there()), _latency(seen.back())),
         }
         for name, (there, back) in rows.items():
             table.add_row(name, str(there), str(back))
@@ -137,7 +131,8 @@ class Stage:
         for name, figure in {
             "duplicates": comparison.duplicates,
             "differences": len(comparison.differences),
-            "API calls Kommo / Airtable": " / ".join(self._calls()),
+            "API calls to Kommo": self._calls("kommo"),
+            "API calls to Airtable": self._calls("airtable"),
             "records in Airtable": len(self._stand_ins.records()),
             "seconds": f"{time.time() - began:.0f}",
         }.items():
@@ -147,11 +142,8 @@ class Stage:
             self._console.print(line, markup=False)
         return comparison.duplicates == 0 and not comparison.differences
 
-    def _calls(self) -> list[str]:
-        return [
-            str(self._stand_ins.control(side, "GET", "requests?log=0")["total"])
-            for side in ("kommo", "airtable")
-        ]
+    def _calls(self, side: str) -> int:
+        return self._stand_ins.control(side, "GET", "requests?log=0")["total"]
 
     def _quiet(self, reports: Reports) -> bool:
         """Nothing on its way to us, nothing waiting here."""
@@ -215,10 +207,10 @@ class Stage:
         }
 
 
-def _latency(causes: list[Stamp], effects: list[Stamp]) -> str:
-    found = quantiles(latencies(causes, effects))
+def _latency(seconds: list[float]) -> str:
+    found = quantiles(seconds)
     shown = (found.p50, found.p95, found.max)
-    return " / ".join("-" if value is None else f"{value:.2f} s" for value in shown)
+    return " / ".join("-" if value is None else f"{value:.2f}" for value in shown)
 
 
 def port_or_free(wanted: int) -> int:

@@ -46,10 +46,18 @@ class Seen:
         """Records that the sync created or updated."""
         return sorted((*self.created, *self.updated), key=lambda stamp: stamp[1])
 
-    @property
-    def told(self) -> list[Stamp]:
-        """The moments at which Airtable told of what people had edited."""
-        return [post for _, post in following(self.record_edits, self.posts)]
+    def there(self) -> list[float]:
+        """Seconds from each edit in Kommo to the record that shows it."""
+        return latencies(self.edits, self.written)
+
+    def back(self) -> list[float]:
+        """Seconds from the moment at which Airtable told of each edit to the lead that shows it.
+
+        0 for an edit that the sync had met, by another event, before it was told of it.
+        """
+        told = dict(following(self.record_edits, self.posts))
+        shown = dict(following(self.record_edits, self.lead_updates))
+        return [max(0.0, shown[edit][1] - told[edit][1]) for edit in told if edit in shown]
 
 
 def see(stand_ins: StandIns, since: float = 0.0) -> Seen:

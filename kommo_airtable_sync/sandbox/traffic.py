@@ -10,7 +10,7 @@ from kommo_airtable_sync.sandbox.stand_ins import StandIns
 Json = Any
 COMPANIES = ("Northwind", "Müller & Söhne", "Café Lumière", "ООО Ромашка", "Acme", "Ōsaka Trading")
 WARES = ("renewal", "pilot", "rollout", "upgrade", "training 🎓", "support")
-TAGS = ("hot", "VIP", "späť", "повтор", "newsletter", "partner")
+TAGS = {"sales": ("hot", "VIP", "späť"), "operations": ("повтор", "newsletter", "partner")}
 WATCHED = ("Amount", "Tags", "Onboarding Status")
 """What operations edit in Airtable: the fields that the example shares with it or leaves to it."""
 
@@ -53,7 +53,7 @@ class People:
     def _operate(self, record: Json) -> None:
         """In Airtable: change one cell of a record, given as ``{id, fields}``."""
         name = self._dice.choice(WATCHED)
-        tags = {self._dice.choice(TAGS), *record["fields"].get("Tags", ())}
+        tags = {self._dice.choice(TAGS["operations"]), *record["fields"].get("Tags", ())}
         cell: Json = {
             "Amount": self._amount(),
             "Tags": sorted(tags),
@@ -81,7 +81,7 @@ class People:
             case "price":
                 return {"price": self._amount()}
             case "tag":
-                return {"tags_to_add": [{"name": self._dice.choice(TAGS)}]}
+                return {"tags_to_add": [{"name": self._dice.choice(TAGS["sales"])}]}
             case _:
                 return {"name": self._name()}
 

@@ -19,8 +19,6 @@ from typing import Any
 
 from kommo_airtable_sync.sandbox.observe import (
     Quantiles,
-    Stamp,
-    latencies,
     quantiles,
     see,
     unanswered,
@@ -103,15 +101,16 @@ def play(stack: Stack, pattern: str, direction: str, seed: int = 1) -> dict[str,
         else:
             stand_ins.edit_record(ids[leads[which]], {"Amount": amount})
 
-    def stamps() -> tuple[list[Stamp], list[Stamp]]:
+    def arrived() -> bool:
         seen = see(stand_ins, since)
-        return (seen.edits, seen.written) if direction == "forward" else (
-            seen.told, seen.lead_updates)  # fmt: skip
+        late = unanswered(seen.edits, seen.written)
+        return not late and not unanswered(seen.record_edits, seen.lead_updates)
 
-    wait_until(lambda: not unanswered(*stamps()), 60, "every edit has arrived", 0.5)
-    causes, effects = stamps()
-    found = quantiles(latencies(causes, effects))
-    return {"pattern": pattern, "events": len(causes), **_figures(found)}
+    wait_until(arrived, 60, "every edit has arrived", 0.5)
+    seen = see(stand_ins, since)
+    seconds = seen.there() if direction == "forward" else seen.back()
+    edits = seen.edits if direction == "forward" else seen.record_edits
+    return {"pattern": pattern, "events": len(edits), **_figures(quantiles(seconds))}
 
 
 def _figures(found: Quantiles) -> dict[str, float | int | None]:

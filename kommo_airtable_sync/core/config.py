@@ -232,7 +232,7 @@ class SyncConfig(_Part):
     @property
     def clients(self) -> frozenset[LinkName]:
         """Which of main contact and company are mapped, by a link or by name."""
-        mapped = {part.kommo for part in (*self.links, *self.fields)}
+        mapped = [part.kommo for part in (*self.links, *self.fields)]
         return frozenset(name for name in LINK_KINDS if name in mapped)
 
 

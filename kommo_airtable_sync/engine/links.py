@@ -161,7 +161,7 @@ def _plan_linked(
         now=engine.clock.now(),
         final=True,
     )
-    accept(batch, plan_subject(subject, batch), known_writes=bool(known.recent))
+    accept(batch, plan_subject(subject, batch))
 
 
 def _ask_for_their_leads(engine: Engine, keys: Sequence[str]) -> None:

@@ -108,17 +108,11 @@ def _merge(engine: Engine, batch: Batch, key: str, *, final: bool) -> None:
     held = {each.field_name: each.reason for each in plan.held}
     refused = [each.name for each in fields if each.id in plan.unsettled - _ids(plan.held)]
     text = status_text(held=held, problems=refused)
-    accept(batch, with_status(plan, subject, text), known_writes=bool(known.recent))
+    accept(batch, with_status(plan, subject, text))
 
 
-def accept(batch: Batch, plan: Plan, *, known_writes: bool = False) -> None:
-    """Put a plan where it belongs: to be written to Airtable, to Kommo, or in step already.
-
-    Args:
-        batch: of the plan.
-        plan: decided.
-        known_writes: we have just written to this lead ourselves, so news of it may be an echo.
-    """
+def accept(batch: Batch, plan: Plan) -> None:
+    """Put a plan where it belongs: to be written to Airtable, to Kommo, or in step already."""
     if plan.held:
         batch.counts["conflicts"] += 1
     if plan.to_airtable:
@@ -128,9 +122,15 @@ def accept(batch: Batch, plan: Plan, *, known_writes: bool = False) -> None:
     else:
         batch.unchanged.append(plan)
         batch.counts["unchanged"] += 1
-        if known_writes:
-            batch.counts["echoes"] += 1
+        _count_echoes(batch, plan.key)
         batch.outcomes[plan.key] = ended(plan, "unchanged")
+
+
+def _count_echoes(batch: Batch, key: str) -> None:
+    """News that change nothing, from a side that we have just written to ourselves."""
+    events = batch.events_of(key)
+    for side in {write.side for write in batch.known[key].recent}:
+        batch.count("echoes", side, sum(event.source == side for event in events))
 
 
 def ended(plan: Plan, outcome: str) -> Outcome:

@@ -81,6 +81,7 @@ class Batch:
         unchanged: what is in step, with what was learnt of it.
         tally: (counter, side) -> how often, for /metrics.
         directives: event id -> what became of a person's choice.
+        given: by lead, what the user's functions were asked about, and what they gave.
         notes: edits that were overwritten unseen, for the journal.
         remarks: by lead and link field's id, why the record behind it could not be had.
         trashed: leads that Kommo shows among the deleted ones.
@@ -105,6 +106,9 @@ class Batch:
         default_factory=list[tuple[str, str | None, str]]
     )
     remarks: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+    given: dict[str, tuple[Mapping[str, Json], Mapping[str, object]]] = field(
+        default_factory=dict[str, tuple[Mapping[str, Json], Mapping[str, object]]]
+    )
     notes: dict[tuple[str, str], Intent] = field(default_factory=dict[tuple[str, str], Intent])
     trashed: set[str] = field(default_factory=set[str])
     read_at: float | None = None

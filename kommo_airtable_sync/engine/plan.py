@@ -102,7 +102,7 @@ def plan_subject(subject: Subject, batch: Batch) -> Plan:
         UnknownReference: the lead names something that the schema does not know.
         LeadFailed: a value cannot be represented in Airtable.
     """
-    draft = _Draft(agreed=dict(subject.entry.fields))
+    draft = _Draft(agreed=_agreed(subject))
     directives = _directives(subject, batch)
     for each in subject.fields:
         _decide(subject, each, draft, batch, directives)
@@ -252,6 +252,16 @@ def _bases(subject: Subject, each: FieldMapping, kommo: Canonical) -> list[Agree
         # Nobody but us has written to the lead since: Kommo keeps our value in its own way.
         return [(kommo, agreed.airtable)]
     return [(agreed.kommo, agreed.airtable)]
+
+
+def _agreed(subject: Subject) -> dict[str, AgreedField]:
+    """The ledger's fields; once others have written to the lead, none is merely expected any more.
+
+    Else a later write of ours, to another field, would make their values look like ours.
+    """
+    if _is_untouched(subject):
+        return dict(subject.entry.fields)
+    return {name: replace(each, expected=False) for name, each in subject.entry.fields.items()}
 
 
 def _is_new_record(subject: Subject) -> bool:

@@ -22,6 +22,7 @@ from kommo_airtable_sync.airtable.client import AirtableClient
 from kommo_airtable_sync.core.airtable_hooks import parse_automation
 from kommo_airtable_sync.core.config import parse_config
 from kommo_airtable_sync.core.mapping import Mapping as FieldMappings
+from kommo_airtable_sync.core.registration import kommo_hooks
 from kommo_airtable_sync.core.types import LIVE, IncomingEvent, Priority, lead_key
 from kommo_airtable_sync.engine.batch import BatchReport
 from kommo_airtable_sync.engine.claim import claim_batch
@@ -53,8 +54,6 @@ KOMMO_URL = "https://sandbox.kommo.com"
 AIRTABLE_URL = "https://api.airtable.com"
 HOOK_URL = "https://sync.example.com/hooks/kommo/a-secret-for-tests"
 AUTOMATION_URL = "https://sync.example.com/hooks/airtable"
-HOOKS = ("add_lead", "update_lead", "delete_lead", "restore_lead", "status_lead",
-         "responsible_lead")  # fmt: skip
 LATENCY_SECONDS = 0.12
 EXAMPLE = Path(__file__).parent.parent / "sync.example.yaml"
 
@@ -134,7 +133,7 @@ class World:
         self.limiter = Database("sqlite:///:memory:", clock, durable=False)
         self.inbox, self.journal = Inbox(database), Journal(database)
         self.engine = self.new_engine()
-        self.engine.kommo.subscribe(HOOK_URL, HOOKS)
+        self.engine.kommo.subscribe(HOOK_URL, kommo_hooks(self.config))
         if any(field.owner != "kommo" for field in self.config.fields):
             automation = {"url": AUTOMATION_URL, "secret": "a-secret-for-tests"}
             self._in_airtable("POST", "automations", automation)
@@ -291,7 +290,7 @@ class World:
     def receive(self, bodies: Iterable[bytes]) -> None:
         """As the receiver does: each body is stored before it is answered."""
         for body in bodies:
-            self.inbox.receive(kommo_events(body, links=bool(self.config.links)))
+            self.inbox.receive(kommo_events(body, links=bool(self.config.clients)))
 
     def deliver_hooks(self) -> int:
         """Post Kommo's due webhooks and Airtable's due automations to the receiver; how many."""

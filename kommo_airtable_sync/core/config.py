@@ -27,7 +27,7 @@ from pydantic import (
 from kommo_airtable_sync.core.config_errors import explain, load_yaml
 from kommo_airtable_sync.core.problems import configuration_error, not_known
 from kommo_airtable_sync.core.schemas import is_time_zone
-from kommo_airtable_sync.core.types import Json, LinkName
+from kommo_airtable_sync.core.types import LINK_KINDS, Json, LinkName
 
 Owner = Literal["kommo", "airtable", "both"]
 OnConflict = Literal["kommo", "airtable", "newest", "hold"]
@@ -230,11 +230,10 @@ class SyncConfig(_Part):
     realtime: Realtime = Realtime()
 
     @property
-    def needs_clients(self) -> bool:
-        """Whether what happens to contacts and companies concerns us."""
-        return bool(self.links) or any(
-            field.kommo in {"company", "main_contact"} for field in self.fields
-        )
+    def clients(self) -> frozenset[LinkName]:
+        """Which of main contact and company are mapped, by a link or by name."""
+        mapped = [part.kommo for part in (*self.links, *self.fields)]
+        return frozenset(name for name in LINK_KINDS if name in mapped)
 
 
 def json_schema() -> dict[str, Json]:

@@ -75,6 +75,7 @@ Rule = Literal[
     "kommo_owns",  # Airtable's edit is taken back, or both edited
     "airtable_owns",  # the mirror image
     "set_merged",
+    "overwritten",  # we had replaced it unseen; now it is given back
     "conflict_kommo",
     "conflict_airtable",
     "conflict_newest",

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from kommo_airtable_sync.core.config import SyncConfig
 from kommo_airtable_sync.core.field_mapping import FieldMapping
 from kommo_airtable_sync.core.mapping import Mapping
-from kommo_airtable_sync.core.types import Json
+from kommo_airtable_sync.core.types import LINK_KINDS, Json
 
 DOCUMENT_PREFIX = "airtable_webhook "
 KOMMO_PATH = "/hooks/kommo/"
@@ -80,9 +80,8 @@ class AirtableWebhook:
 
 def kommo_hooks(config: SyncConfig) -> tuple[str, ...]:
     """The events that Kommo is to send."""
-    kinds = {"main_contact": "contact", "company": "company"}
-    linked = sorted({kinds[link.kommo] for link in config.links})
-    return _LEAD_HOOKS + tuple(f"{action}_{kind}" for kind in linked for action in _LINKED_HOOKS)
+    kinds = sorted(LINK_KINDS[name] for name in config.clients)
+    return _LEAD_HOOKS + tuple(f"{action}_{kind}" for kind in kinds for action in _LINKED_HOOKS)
 
 
 def edited_in_airtable(mapping: Mapping) -> list[FieldMapping]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kommo_airtable_sync.core.errors import SideUnavailable
+from kommo_airtable_sync.core.errors import Side, SideUnavailable
 from kommo_airtable_sync.core.field_mapping import FieldMapping
 from kommo_airtable_sync.core.mapping import Mapping as TableMapping
 from kommo_airtable_sync.core.merge import Absent
@@ -79,8 +79,11 @@ class Batch:
         plans: to be written to Airtable, then to Kommo.
         patches: to be written to Kommo.
         unchanged: what is in step, with what was learnt of it.
+        tally: (counter, side) -> how often, for /metrics.
         directives: event id -> what became of a person's choice.
-        remarks: what could not be done for a lead beside its own fields, a sentence each.
+        given: by lead, what the user's functions were asked about, and what they gave.
+        notes: edits that were overwritten unseen, for the journal.
+        remarks: by lead and link field's id, why the record behind it could not be had.
         trashed: leads that Kommo shows among the deleted ones.
         schemas_read: they were read again for this batch.
     """
@@ -98,10 +101,15 @@ class Batch:
     outcomes: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
     directives: dict[int, str] = field(default_factory=dict[int, str])
     counts: Counter[str] = field(default_factory=Counter[str])
+    tally: Counter[tuple[str, Side]] = field(default_factory=Counter[tuple[str, Side]])
     links: list[tuple[str, str | None, str]] = field(
         default_factory=list[tuple[str, str | None, str]]
     )
-    remarks: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    remarks: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+    given: dict[str, tuple[Mapping[str, Json], Mapping[str, object]]] = field(
+        default_factory=dict[str, tuple[Mapping[str, Json], Mapping[str, object]]]
+    )
+    notes: dict[tuple[str, str], Intent] = field(default_factory=dict[tuple[str, str], Intent])
     trashed: set[str] = field(default_factory=set[str])
     read_at: float | None = None
     linked: bool = False
@@ -125,6 +133,11 @@ class Batch:
     def events_of(self, key: str) -> list[ClaimedEvent]:
         """What we were told of a key."""
         return list(self.claim.events.get(key, ()))
+
+    def count(self, name: str, side: Side, times: int = 1) -> None:
+        """Count for people and for /metrics."""
+        self.counts[name] += times
+        self.tally[name, side] += times
 
     def forget_reading(self) -> None:
         """What was read is too old to be written: read and merge again."""

@@ -33,8 +33,6 @@ LEADS_PER_PATCH = 50
 RECORDS_PER_WRITE = 10
 # Requests on their way to Airtable at once: one at a time would leave a fifth of its budget unused.
 WRITES_IN_FLIGHT = 3
-# What was read longer ago is read again before it is written.
-READ_AGE_SECONDS_MAX = 3.0
 
 
 @dataclass

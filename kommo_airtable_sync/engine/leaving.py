@@ -97,6 +97,9 @@ def _leave(
     reason: str = "",
 ) -> None:
     mapping = engine.directory.mapping()
+    if key in batch.records_read and key not in batch.records:
+        # A person has deleted the record before us.
+        entry = replace(entry, record_id=None)
     record_id = entry.record_id
     if record_id is None or policy == "keep" or (policy == "mark" and mapping.status is None):
         _keep(engine, batch, key, replace(entry, state=state))

@@ -6,7 +6,7 @@ the same way as a lead: read, merged against the ledger, announced, upserted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 from kommo_airtable_sync.core.errors import LeadFailed
@@ -22,7 +22,8 @@ from kommo_airtable_sync.engine.context import LEASE_SECONDS, Engine
 from kommo_airtable_sync.engine.merge import accept
 from kommo_airtable_sync.engine.outage import pausing
 from kommo_airtable_sync.engine.plan import Subject, plan_subject
-from kommo_airtable_sync.engine.sending import Sender, keep_unchanged
+from kommo_airtable_sync.engine.read import wait_for_senders
+from kommo_airtable_sync.engine.sending import GONE, Sender, keep_unchanged
 from kommo_airtable_sync.store.settling import Outcome
 
 WAIT_SECONDS = 0.5
@@ -38,7 +39,8 @@ def link_batch(engine: Engine, batch: Batch) -> None:
         batch.linked = True
         needed = {link.kind: _needed(batch, link) for link in mapping.links}
         if mapping.needs_names:
-            _ask_for_their_leads(engine, batch)
+            told = [key for key in batch.open_of("contact", "company") if batch.events_of(key)]
+            _ask_for_their_leads(engine, told)
         _take_unknown(engine, batch, needed)
         for link in mapping.links:
             _sync_linked(engine, batch, link)
@@ -74,15 +76,26 @@ def _take_unknown(engine: Engine, batch: Batch, needed: Mapping[str, Mapping[str
         for key in new
         if batch.known[key].entry.record_id is None and key not in batch.claim.events
     ]
-    if not unknown:
-        return
-    taken = engine.inbox.extend(batch.id, unknown, LEASE_SECONDS)
+    taken = _take(engine, batch, unknown)
+    waits = {key: WAIT_SECONDS for key in set(unknown) - taken}
+    for key in wanted:
+        if key in batch.outcomes and batch.outcomes[key].state == "released":
+            waits[key] = batch.outcomes[key].due_in_seconds
+    for key, seconds in waits.items():
+        for lead in wanted[key]:
+            batch.outcomes[lead] = Outcome("released", due_in_seconds=seconds)
+
+
+def _take(engine: Engine, batch: Batch, keys: Sequence[str]) -> Set[str]:
+    """Put those that nobody else holds under the batch's lease."""
+    if not keys:
+        return frozenset()
+    taken = engine.inbox.extend(batch.id, keys, LEASE_SECONDS)
     batch.claim = replace(batch.claim, events={**batch.claim.events, **taken})
     # What was read before the lease may be what another run has just changed.
     batch.known.update(engine.journal.load(list(taken)))
-    for key in set(unknown) - taken.keys():
-        for lead in wanted[key]:
-            batch.outcomes[lead] = Outcome("released", due_in_seconds=WAIT_SECONDS)
+    wait_for_senders(batch, taken, engine.seconds())
+    return taken.keys()
 
 
 def _sync_linked(engine: Engine, batch: Batch, link: LinkMapping) -> None:
@@ -97,26 +110,44 @@ def _sync_linked(engine: Engine, batch: Batch, link: LinkMapping) -> None:
             batch.outcomes[key] = Outcome("done", "absent")
             continue
         try:
-            _plan_linked(engine, batch, link, key, entity)
+            _plan_linked(engine, batch, link, key, entity, gone=_told_gone(batch, key))
         except (LeadFailed, UnknownReference) as failed:
             batch.outcomes[key] = Outcome("dead", error=str(failed))
 
     def on_gone(plan: Plan) -> None:
         # A person deleted the client's record: deals go on linking to it, so it is made again.
-        batch.known[plan.key] = replace(
-            batch.known[plan.key], entry=replace(plan.entry, record_id=None)
-        )
-        _plan_linked(engine, batch, link, plan.key, found[key_id(plan.key)])
+        _plan_linked(engine, batch, link, plan.key, found[key_id(plan.key)], gone=True)
 
+    before = {key: batch.known[key].entry.record_id for key in keys}
     keep_unchanged(engine, batch)
     brake(engine, batch)
     Sender(engine, batch, on_gone=on_gone).run()
+    now = {key: known.entry.record_id for key, known in engine.journal.load(keys).items()}
+    _ask_for_their_leads(engine, [key for key in keys if before[key] not in (None, now[key])])
+
+
+def _told_gone(batch: Batch, key: str) -> bool:
+    """Whether Airtable has said that the record we know is not there any more."""
+    record_id = batch.known[key].entry.record_id
+    return any(
+        event.kind == GONE and (event.payload or {}).get("record") == record_id
+        for event in batch.events_of(key)
+    )
 
 
 def _plan_linked(
-    engine: Engine, batch: Batch, link: LinkMapping, key: str, entity: Mapping[str, Json]
+    engine: Engine,
+    batch: Batch,
+    link: LinkMapping,
+    key: str,
+    entity: Mapping[str, Json],
+    *,
+    gone: bool = False,
 ) -> None:
     known = batch.known[key]
+    if gone:
+        known = replace(known, entry=replace(known.entry, record_id=None))
+        batch.known[key] = known
     subject = Subject(
         key=key,
         table=link.mapping,
@@ -130,14 +161,13 @@ def _plan_linked(
         now=engine.clock.now(),
         final=True,
     )
-    accept(batch, plan_subject(subject, batch), known_writes=bool(known.recent))
+    accept(batch, plan_subject(subject, batch))
 
 
-def _ask_for_their_leads(engine: Engine, batch: Batch) -> None:
-    """Deals show the names of these: what was told of a client concerns its deals."""
-    told = [key for key in batch.open_of("contact", "company") if batch.events_of(key)]
+def _ask_for_their_leads(engine: Engine, keys: Sequence[str]) -> None:
+    """Deals show the name of these, or link to a record that is new: they are looked at again."""
     for kind in ("contact", "company"):
-        ids = [key_id(key) for key in told if key_kind(key) == kind]
+        ids = [key_id(key) for key in keys if key_kind(key) == kind]
         read = engine.kommo.contacts_by_id if kind == "contact" else engine.kommo.companies_by_id
         found = read(ids, with_=("leads",)) if ids else {}
         leads = {int(lead["id"]) for one in found.values() for lead in embedded(one, "leads")}
@@ -188,7 +218,8 @@ def _record_behind(batch: Batch, lead: str, link: LinkMapping, other: str | None
         return record_id
     failed = batch.outcomes.get(other)
     reason = (failed and failed.error) or "it is not in Kommo any more"
-    batch.remarks.setdefault(lead, []).append(f"{link.target.name}: {other}: {reason}")
+    remark = f"{link.target.name}: {other}: {reason}"
+    batch.remarks.setdefault(lead, {})[link.target.id] = remark
     agreed = batch.known[lead].entry.fields.get(link.target.id)
     kept = agreed.kommo if agreed is not None else None
     return next(iter(kept), None) if isinstance(kept, frozenset) else None

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from kommo_airtable_sync.core.enrichment import enriched_fields
-from kommo_airtable_sync.core.errors import LeadFailed
+from kommo_airtable_sync.core.errors import LeadFailed, Side
 from kommo_airtable_sync.core.field_mapping import OptionMissing
 from kommo_airtable_sync.core.filters import qualifies
 from kommo_airtable_sync.core.schemas import UnknownReference
@@ -51,7 +51,8 @@ def merge_one(engine: Engine, batch: Batch, key: str) -> None:
     except UnknownReference as unknown:
         batch.outcomes[key] = Outcome("dead", error=str(unknown))
     except LeadFailed as failed:
-        batch.outcomes[key] = Outcome("dead", error=failed.reason)
+        state = "dead" if failed.permanent else "retry"
+        batch.outcomes[key] = Outcome(state, error=failed.reason)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         # Not of the shape that the reference promises. Its neighbours are.
         log.exception("%s cannot be read", key)
@@ -78,7 +79,7 @@ def _merge(engine: Engine, batch: Batch, key: str, *, final: bool) -> None:
         if not leaving.record_may_return(engine, batch, key, entry):
             return
         entry = replace(entry, record_id=None)
-    given = enriched_fields(engine.enricher.enrich(lead), mapping)
+    given = enriched_fields(_enrich(engine, batch, key, lead), mapping)
     fields = (*mapping.fields, *(field for field, _ in given))
     subject = Subject(
         key=key,
@@ -95,7 +96,12 @@ def _merge(engine: Engine, batch: Batch, key: str, *, final: bool) -> None:
         own_user_id=mapping.own_user_id,
     )
     plan = plan_subject(subject, batch)
-    plan = replace(plan, problems=(*plan.problems, *batch.remarks.get(key, ())))
+    remarks = batch.remarks.get(key, {})
+    plan = replace(
+        plan,
+        problems=(*plan.problems, *remarks.values()),
+        unsettled=plan.unsettled | remarks.keys(),
+    )
     if plan.item or plan.problems:
         # Not seen to the end: what we were told must not look old when it is tried again.
         unseen = replace(plan.entry, seen_updated_at=known.entry.seen_updated_at)
@@ -103,17 +109,21 @@ def _merge(engine: Engine, batch: Batch, key: str, *, final: bool) -> None:
     held = {each.field_name: each.reason for each in plan.held}
     refused = [each.name for each in fields if each.id in plan.unsettled - _ids(plan.held)]
     text = status_text(held=held, problems=refused)
-    accept(batch, with_status(plan, subject, text), known_writes=bool(known.recent))
+    accept(batch, with_status(plan, subject, text))
 
 
-def accept(batch: Batch, plan: Plan, *, known_writes: bool = False) -> None:
-    """Put a plan where it belongs: to be written to Airtable, to Kommo, or in step already.
+def _enrich(
+    engine: Engine, batch: Batch, key: str, lead: Mapping[str, Json]
+) -> Mapping[str, object]:
+    """Slow functions make what was read old: a lead read again as it was is not given to them."""
+    before = batch.given.get(key)
+    if before is None or before[0] != lead:
+        before = batch.given[key] = (lead, engine.enricher.enrich(lead))
+    return before[1]
 
-    Args:
-        batch: of the plan.
-        plan: decided.
-        known_writes: we have just written to this lead ourselves, so news of it may be an echo.
-    """
+
+def accept(batch: Batch, plan: Plan) -> None:
+    """Put a plan where it belongs: to be written to Airtable, to Kommo, or in step already."""
     if plan.held:
         batch.counts["conflicts"] += 1
     if plan.to_airtable:
@@ -123,9 +133,16 @@ def accept(batch: Batch, plan: Plan, *, known_writes: bool = False) -> None:
     else:
         batch.unchanged.append(plan)
         batch.counts["unchanged"] += 1
-        if known_writes:
-            batch.counts["echoes"] += 1
+        _count_echoes(batch, plan.key)
         batch.outcomes[plan.key] = ended(plan, "unchanged")
+
+
+def _count_echoes(batch: Batch, key: str) -> None:
+    """News that change nothing, from a side that we have just written to ourselves."""
+    events = batch.events_of(key)
+    sides: set[Side] = {write.side for write in batch.known[key].recent}
+    for side in sides:
+        batch.count("echoes", side, sum(event.source == side for event in events))
 
 
 def ended(plan: Plan, outcome: str) -> Outcome:

@@ -22,6 +22,7 @@ from kommo_airtable_sync.core.merge import (
     Sent,
     merge_field,
 )
+from kommo_airtable_sync.core.overwritten import Told, find_lost, is_restored, told_values
 from kommo_airtable_sync.core.sources import EPOCH
 from kommo_airtable_sync.core.status import status_cell
 from kommo_airtable_sync.core.types import Canonical, Json, key_id
@@ -101,7 +102,7 @@ def plan_subject(subject: Subject, batch: Batch) -> Plan:
         UnknownReference: the lead names something that the schema does not know.
         LeadFailed: a value cannot be represented in Airtable.
     """
-    draft = _Draft(agreed=dict(subject.entry.fields))
+    draft = _Draft(agreed=_agreed(subject))
     directives = _directives(subject, batch)
     for each in subject.fields:
         _decide(subject, each, draft, batch, directives)
@@ -119,7 +120,7 @@ def plan_subject(subject: Subject, batch: Batch) -> Plan:
         kommo=draft.kommo,
         airtable=draft.airtable,
         intents=(*more, *intents),
-        held=tuple(draft.held),
+        held=tuple({held.field: held for held in draft.held}.values()),
         problems=tuple(draft.problems),
         unsettled=frozenset({held.field for held in draft.held} | draft.refused),
         typecast=typecast,
@@ -144,7 +145,8 @@ def _decide(
     if directive is not None:
         decision = _obey(directive, kommo, airtable, batch)
     if decision is None:
-        decision = _merge(subject, each, kommo, airtable)
+        decision = _give_back(subject, each, kommo, airtable, batch, draft)
+        decision = decision or _merge(subject, each, kommo, airtable)
         decision = _break_loop(subject, each, decision, kommo, airtable, batch, draft)
     if decision.held:
         if decision.rule == "conflict_held":
@@ -188,6 +190,59 @@ def _merge(
     )
 
 
+def _give_back(
+    subject: Subject,
+    each: FieldMapping,
+    kommo: Canonical,
+    airtable: Canonical | Absent,
+    batch: Batch,
+    draft: _Draft,
+) -> Decision | None:
+    """Journal an edit that we overwrote unseen; what follows of it, if the field's rule says so."""
+    agreed = subject.entry.fields.get(each.id)
+    if agreed is None or airtable is MISSING:
+        return None
+    stands = agreed.airtable if isinstance(airtable, Absent) else airtable
+    told = [
+        Told(value, event.occurred_at, event.id)
+        for event in subject.events
+        if event.source == "airtable" and event.occurred_at is not None
+        for value in told_values(each, (event.payload or {}).get("fields"))
+    ]
+    lost = find_lost(each.id, told, subject.known.recent, stands, agreed.airtable)
+    if lost is None:
+        return None
+    batch.notes[subject.key, each.id] = Intent(
+        key=subject.key,
+        record_id=subject.entry.record_id,
+        side="airtable",
+        operation="note",
+        field=each.id,
+        field_name=each.name,
+        before=lost.edit.value,
+        after=stands,
+        rule="overwritten",
+        event_id=lost.edit.event_id,
+    )
+    held = each.owner == "both" and each.on_conflict == "hold" and not lost.is_set
+    kommo_at = _edited_at(subject)[0]
+    at = kommo_at.timestamp() if kommo_at else None
+    if not held and not is_restored(lost, each.owner, each.on_conflict, at):
+        return None
+    if held:
+        # Both sides have moved since: so the next merge finds a conflict, until somebody decides.
+        draft.agreed[each.id] = AgreedField(lost.before, lost.before, each.fingerprint)
+        draft.held.append(_held(subject, each, "conflict", kommo, lost.value))
+    write_kommo = not held and not same(lost.value, kommo)
+    return Decision(
+        "overwritten",
+        write_airtable=True,
+        airtable_value=lost.value,
+        write_kommo=write_kommo,
+        kommo_value=lost.value if write_kommo else None,
+    )
+
+
 def _bases(subject: Subject, each: FieldMapping, kommo: Canonical) -> list[Agreed]:
     """The ledger's pair, if it was agreed under this mapping and with this record."""
     agreed = subject.entry.fields.get(each.id)
@@ -199,6 +254,16 @@ def _bases(subject: Subject, each: FieldMapping, kommo: Canonical) -> list[Agree
         # set we only send additions and removals, so more in it is what a person added before.
         return [(kommo, agreed.airtable)]
     return [(agreed.kommo, agreed.airtable)]
+
+
+def _agreed(subject: Subject) -> dict[str, AgreedField]:
+    """The ledger's fields; once others have written to the lead, none is merely expected any more.
+
+    Else a later write of ours, to another field, would make their values look like ours.
+    """
+    if _is_untouched(subject):
+        return dict(subject.entry.fields)
+    return {name: replace(each, expected=False) for name, each in subject.entry.fields.items()}
 
 
 def _is_new_record(subject: Subject) -> bool:
@@ -324,7 +389,8 @@ def _break_loop(
     ):
         return decision
     if not still:
-        batch.counts["loop_breaks"] += 1
+        for side, _ in wanted:
+            batch.count("loop_breaks", side)
     draft.held.append(_held(subject, each, "loop", kommo, airtable))
     return Decision("loop_broken", held=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
 from datetime import datetime
 
@@ -55,14 +55,20 @@ def _pull(engine: Engine, webhook_id: str) -> Outcome:
 
 
 def _decide_unread(batch: Batch, now: float) -> None:
+    wait_for_senders(batch, batch.open_of("lead", "contact", "company"), now)
     for key in batch.open_of("lead", "contact", "company"):
         known = batch.known[key]
-        wait = _seconds_until_sender_gave_up(known.intents, now)
-        if wait > 0:
-            batch.outcomes[key] = Outcome("released", due_in_seconds=wait)
-        elif not known.intents and _is_stale(batch.events_of(key), known.entry):
+        if not known.intents and _is_stale(batch.events_of(key), known.entry):
             batch.outcomes[key] = Outcome("done", "stale")
             batch.counts["skipped_stale"] += 1
+
+
+def wait_for_senders(batch: Batch, keys: Iterable[str], now: float) -> None:
+    """Let go of those whose record another run, perhaps dead, may be creating at this moment."""
+    for key in keys:
+        wait = _seconds_until_sender_gave_up(batch.known[key].intents, now)
+        if wait > 0:
+            batch.outcomes[key] = Outcome("released", due_in_seconds=wait)
 
 
 def _is_stale(events: Sequence[ClaimedEvent], entry: LedgerEntry) -> bool:

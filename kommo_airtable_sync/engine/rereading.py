@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from kommo_airtable_sync.core.overwritten import READ_SECONDS_MAX
 from kommo_airtable_sync.engine.batch import Batch
-from kommo_airtable_sync.engine.context import READ_AGE_SECONDS_MAX, Engine
+from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.links import link_batch
 from kommo_airtable_sync.engine.merge import merge_batch
 from kommo_airtable_sync.engine.read import read_batch
@@ -11,7 +12,7 @@ from kommo_airtable_sync.engine.read import read_batch
 
 def read_again_if_old(engine: Engine, batch: Batch) -> bool:
     """Read and merge what is still open anew, if it was read too long ago; whether it was."""
-    if batch.read_at is None or engine.seconds() - batch.read_at <= READ_AGE_SECONDS_MAX:
+    if batch.read_at is None or engine.seconds() - batch.read_at <= READ_SECONDS_MAX:
         return False
     batch.forget_reading()
     read_batch(engine, batch)

@@ -19,7 +19,7 @@ from kommo_airtable_sync.core.errors import (
     SideUnavailable,
     SyncError,
 )
-from kommo_airtable_sync.core.types import BULK, Json, key_id
+from kommo_airtable_sync.core.types import BULK, IncomingEvent, Json, key_id
 from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.context import (
     CALL_SECONDS_MAX,
@@ -34,6 +34,8 @@ from kommo_airtable_sync.store.entries import Acknowledged, LedgerEntry
 from kommo_airtable_sync.store.settling import Outcome
 
 RECORD_GONE = "ROW_DOES_NOT_EXIST"
+GONE = "gone"
+"""Kind of the event that tells a contact that a person has deleted its record."""
 DUPLICATE_KEY = "Cannot update more than one record"
 
 
@@ -160,6 +162,8 @@ class Sender:
         if gone and plan.delete:
             _acknowledge(self._engine, self._batch, plans, None)
             return
+        if gone and self._links_to_nothing(plan, refused.detail):
+            return
         if gone and plan.record_id is not None:
             self._on_gone(plan)
             return
@@ -167,6 +171,23 @@ class Sender:
         if DUPLICATE_KEY in refused.detail:
             reason = several_records(key_id(plan.key))
         self._batch.outcomes[plan.key] = Outcome("dead", error=reason)
+
+    def _links_to_nothing(self, plan: Plan, detail: str) -> bool:
+        """A person has deleted a client's record: have it made again, then try once more."""
+        targets = {link.target.id for link in plan.table.links}
+        linked = [id_ for target in targets for id_ in plan.cells.get(target) or ()]
+        dead = [id_ for id_ in linked if id_ in detail]
+        if dead:
+            # The inbox knows whose records they are.
+            self._engine.inbox.receive(
+                [
+                    IncomingEvent(f"record:{id_}", "airtable", GONE, payload={"record": id_})
+                    for id_ in dead
+                ]
+            )
+            reason = f"a linked record is gone and is made again: {detail}"
+            self._batch.outcomes[plan.key] = Outcome("retry", error=reason)
+        return bool(dead)
 
 
 def _delete(engine: Engine, plans: Sequence[Plan]) -> None:

@@ -16,14 +16,13 @@ from kommo_airtable_sync.store.settling import Outcome
 
 log = logging.getLogger(__name__)
 
-COUNTED = ("echoes", "loop_breaks", "overwritten", "vanished")
-"""What is counted over all batches, for /metrics."""
-
 
 def settle_batch(engine: Engine, batch: Batch) -> BatchReport:
     """Record how every key ended; leads that an outage left open go back as they were."""
     for key in batch.open_keys:
         batch.outcomes[key] = Outcome("released")
+    for each in engine.journal.note(batch.id, batch.run_id, list(batch.notes.values())):
+        batch.count("overwritten", each.side)
     outcomes = {key: _with_backoff(batch, key) for key in batch.claim.keys}
     max_attempts = engine.config.realtime.max_attempts
     try:
@@ -64,7 +63,7 @@ def _count(
         for key, events in batch.claim.events.items()
         if outcomes[key].state != "released"
     ]
-    increments += [(name, "", batch.counts[name]) for name in COUNTED if batch.counts[name]]
+    increments += [(name, side, times) for (name, side), times in batch.tally.items() if times]
     increments += counters.latency_increments(latencies)
     if increments:
         with engine.database.write() as connection:

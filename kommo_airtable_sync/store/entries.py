@@ -52,12 +52,15 @@ class LedgerEntry:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """One field that is about to be written; as read back with ``closed_at``, that was."""
+    """One field that is about to be written; as read back with ``closed_at``, that was.
+
+    A ``note`` is for people: nothing sends it.
+    """
 
     key: str
     record_id: str | None
     side: Side
-    operation: Literal["create", "update", "delete"]
+    operation: Literal["create", "update", "delete", "note"]
     field: str
     field_name: str
     before: Canonical

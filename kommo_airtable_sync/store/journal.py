@@ -140,6 +140,32 @@ class Journal:
             now = self._database.now(connection)
             _close(connection, batch_id, keys, side, "refused", now)
 
+    def note(self, batch_id: int, run_id: str, notes: Sequence[Intent]) -> list[Intent]:
+        """Write down what nothing is to be sent for: at once done, and once for each event.
+
+        Returns:
+            Those that were not there before.
+        """
+        if not notes:
+            return []
+        with self._database.write() as connection:
+            now = self._database.now(connection)
+            there = {
+                (row.event_id, row.field)
+                for row in connection.execute(
+                    sa.select(journal.c.event_id, journal.c.field).where(
+                        journal.c.key.in_([each.key for each in notes]),
+                        journal.c.operation == "note",
+                    )
+                )
+            }
+            fresh = [each for each in notes if (each.event_id, each.field) not in there]
+            rows = [intent_row(each, batch_id, run_id, now) for each in fresh]
+            if rows:
+                done = [{**row, "state": "done", "closed_at": now} for row in rows]
+                connection.execute(sa.insert(journal), done)
+        return fresh
+
     def _ask_again(
         self, connection: Connection, batch_id: int, overtaken: Sequence[Acknowledged], now: float
     ) -> None:
@@ -297,7 +323,11 @@ def _open_and_recent(keys: Sequence[str], since: float) -> sa.CompoundSelect[Any
     chosen = sa.select(journal).where(journal.c.key.in_(keys))
     return sa.union_all(
         chosen.where(journal.c.state == "open"),
-        chosen.where(journal.c.state == "done", journal.c.closed_at >= since),
+        chosen.where(
+            journal.c.state == "done",
+            journal.c.closed_at >= since,
+            journal.c.operation != "note",
+        ),
     ).order_by("id")
 
 

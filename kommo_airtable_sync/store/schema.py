@@ -106,7 +106,7 @@ journal = sa.Table(
     sa.Column("key", Key, nullable=False),
     sa.Column("record_id", sa.Text),
     sa.Column("side", sa.Text, nullable=False),
-    sa.Column("operation", sa.Text, nullable=False),  # create, update, delete
+    sa.Column("operation", sa.Text, nullable=False),  # create, update, delete, note
     sa.Column("field", sa.Text, nullable=False),  # Airtable field id
     sa.Column("field_name", sa.Text, nullable=False),
     sa.Column("before", sa.Text),

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from kommo_airtable_sync.core import canonical
-from kommo_airtable_sync.core.types import IncomingEvent
+from tests.engine.people import enum_field, in_kommo, record_id, resolve, settle, text_field
 from tests.simulated import World, fields_with
 from tests.trap import Trap
 
@@ -40,27 +39,6 @@ def lead(world: World) -> int:
     lead_id = world.add_lead(name="Deal", price=10)
     settle(world)
     return lead_id
-
-
-def settle(world: World) -> None:
-    """Until nobody has anything to tell any more."""
-    for _ in range(20):
-        world.clock.advance(2)
-        if not world.deliver_hooks() and world.next_due_at() is None:
-            return
-        world.work(patience=30)
-    raise AssertionError("it does not come to rest")
-
-
-def record_id(world: World, lead: int) -> str:
-    return str(world.by_lead()[lead]["id"])
-
-
-def in_kommo(world: World, lead: int, name: str) -> Any:
-    """A field's value in Kommo as the mapping reads it."""
-    mapping = world.engine.directory.mapping()
-    field = next(each for each in mapping.fields if each.name == name)
-    return field.from_kommo(world.lead(lead), final=True)
 
 
 def test_an_edit_in_airtable_is_in_kommo_and_the_echo_writes_nothing(world: World, lead: int):
@@ -270,34 +248,3 @@ def test_a_write_whose_answer_is_lost_is_not_taken_for_a_persons_edit(world: Wor
     assert world.lead(lead)["price"] == 41
     assert world.record(lead)["Amount"] == 41
     world.assert_in_step([lead])
-
-
-# ---------------------------------------------------------------------- by hand
-
-
-def custom_field(world: World, name: str) -> dict[str, Any]:
-    return next(each for each in world.engine.kommo.custom_fields("leads") if each["name"] == name)
-
-
-def text_field(world: World, name: str, text: str) -> dict[str, Any]:
-    return {"field_id": custom_field(world, name)["id"], "values": [{"value": text}]}
-
-
-def enum_field(world: World, name: str, choice: str) -> dict[str, Any]:
-    field = custom_field(world, name)
-    enum = next(each for each in field["enums"] if each["value"] == choice)
-    return {"field_id": field["id"], "values": [{"enum_id": enum["id"]}]}
-
-
-def resolve(world: World, lead: int, held: Any, use: str) -> None:
-    directive = {
-        "field": held.field,
-        "kommo": canonical.to_json(held.kommo),
-        "airtable": canonical.to_json(held.airtable),
-        "use": use,
-        "actor": "test",
-    }
-    event = IncomingEvent(
-        f"lead:{lead}", "resolve", "resolve", always_read=True, directive=directive
-    )
-    world.inbox.receive([event])

@@ -9,28 +9,15 @@ import pytest
 
 from kommo_airtable_sync.core import canonical
 from kommo_airtable_sync.core.types import IncomingEvent
-from tests.simulated import World, fields_with
+from tests.simulated import World
+from tests.two_way import BOTH_WAYS, custom, in_kommo, settle, tagged
 
-TWO_WAY: dict[str, dict[str, Any]] = {
-    "Deal_Name": {"owner": "both", "on_conflict": "airtable"},
-    "Stage": {"owner": "both", "on_conflict": "kommo", "names": {"142": "Won"}},
-    "Amount": {"owner": "both", "on_conflict": "kommo"},
-    "Manager": {"owner": "both", "on_conflict": "hold"},
-    "Tags": {"owner": "both"},
-    "Seats": {"owner": "airtable"},
-    "Region": {"owner": "both", "on_conflict": "newest"},
-    "Notes": {"owner": "both", "on_conflict": "hold"},
-    "VIP": {"owner": "airtable"},
-}
 Make = Callable[..., World]
 
 
 @pytest.fixture
 def world(new_world: Make) -> World:
-    return new_world(
-        fields=fields_with(**TWO_WAY),
-        airtable={"table": "Deals", "key_field": "Kommo Deal ID", "status_field": "Sync Status"},
-    )
+    return new_world(**BOTH_WAYS)
 
 
 @pytest.fixture
@@ -41,25 +28,8 @@ def lead(world: World) -> int:
     return lead_id
 
 
-def settle(world: World) -> None:
-    """Until nobody has anything to tell any more."""
-    for _ in range(20):
-        world.clock.advance(2)
-        if not world.deliver_hooks() and world.next_due_at() is None:
-            return
-        world.work(patience=30)
-    raise AssertionError("it does not come to rest")
-
-
 def record_id(world: World, lead: int) -> str:
     return str(world.by_lead()[lead]["id"])
-
-
-def in_kommo(world: World, lead: int, name: str) -> Any:
-    """A field's value in Kommo as the mapping reads it."""
-    mapping = world.engine.directory.mapping()
-    field = next(each for each in mapping.fields if each.name == name)
-    return field.from_kommo(world.lead(lead), final=True)
 
 
 def test_an_edit_in_airtable_is_in_kommo_and_the_echo_writes_nothing(world: World, lead: int):
@@ -102,9 +72,9 @@ def test_of_two_edits_of_one_field_the_rule_chooses_and_the_loser_is_in_the_jour
 
 
 def test_two_people_each_add_a_tag_and_both_stay(world: World, lead: int):
-    world.edit_lead(lead, _embedded={"tags": [{"name": "hot"}]})
+    world.edit_lead(lead, **tagged("hot"))
     settle(world)
-    world.edit_lead(lead, _embedded={"tags": [{"name": "hot"}, {"name": "partner"}]})
+    world.edit_lead(lead, **tagged("hot", "partner"))
     world.edit_record(record_id(world, lead), Tags=["hot", "newsletter"])
     settle(world)
     everyone = {"hot", "partner", "newsletter"}
@@ -114,7 +84,7 @@ def test_two_people_each_add_a_tag_and_both_stay(world: World, lead: int):
 
 
 def test_a_held_conflict_waits_for_a_person_and_is_shown(world: World, lead: int):
-    world.edit_lead(lead, custom_fields_values=[text_field(world, "Notes", "from sales")])
+    world.edit_lead(lead, **custom(Notes="from sales"))
     world.edit_record(record_id(world, lead), Notes="from operations")
     settle(world)
     assert (in_kommo(world, lead, "Notes"), world.record(lead)["Notes"]) == (
@@ -137,7 +107,7 @@ def test_a_held_conflict_waits_for_a_person_and_is_shown(world: World, lead: int
 
 
 def test_a_choice_is_refused_if_somebody_has_edited_since(world: World, lead: int):
-    world.edit_lead(lead, custom_fields_values=[text_field(world, "Notes", "from sales")])
+    world.edit_lead(lead, **custom(Notes="from sales"))
     world.edit_record(record_id(world, lead), Notes="from operations")
     settle(world)
     (held,) = world.journal.load([f"lead:{lead}"])[f"lead:{lead}"].held.values()
@@ -151,14 +121,14 @@ def test_a_choice_is_refused_if_somebody_has_edited_since(world: World, lead: in
 
 
 def test_newest_takes_the_later_of_two_edits(world: World, lead: int):
-    world.edit_lead(lead, custom_fields_values=[enum_field(world, "Region", "EU")])
+    world.edit_lead(lead, **custom(Region="EU"))
     world.clock.advance(10)
     world.edit_record(record_id(world, lead), Region="UK")
     settle(world)
     assert in_kommo(world, lead, "Region") == world.record(lead)["Region"] == "UK"
     world.edit_record(record_id(world, lead), Region="US")
     world.clock.advance(10)
-    world.edit_lead(lead, custom_fields_values=[enum_field(world, "Region", "EU")])
+    world.edit_lead(lead, **custom(Region="EU"))
     settle(world)
     assert in_kommo(world, lead, "Region") == world.record(lead)["Region"] == "EU"
 
@@ -245,20 +215,6 @@ def test_a_write_whose_answer_is_lost_is_not_taken_for_a_persons_edit(world: Wor
 
 
 # ---------------------------------------------------------------------- by hand
-
-
-def custom_field(world: World, name: str) -> dict[str, Any]:
-    return next(each for each in world.engine.kommo.custom_fields("leads") if each["name"] == name)
-
-
-def text_field(world: World, name: str, text: str) -> dict[str, Any]:
-    return {"field_id": custom_field(world, name)["id"], "values": [{"value": text}]}
-
-
-def enum_field(world: World, name: str, choice: str) -> dict[str, Any]:
-    field = custom_field(world, name)
-    enum = next(each for each in field["enums"] if each["value"] == choice)
-    return {"field_id": field["id"], "values": [{"enum_id": enum["id"]}]}
 
 
 def resolve(world: World, lead: int, held: Any, use: str) -> None:

@@ -230,9 +230,11 @@ class World:
         return self._in_airtable("GET", "records")["records"]
 
     def by_lead(self) -> dict[int, Json]:
-        """The one record of each lead; two for one lead are a failure."""
+        """The one record of each lead; two for one lead are a failure, none with no lead."""
         found: dict[int, Json] = {}
         for record in self.records():
+            if record["fields"].get("Kommo Deal ID") is None:
+                continue
             key = int(record["fields"]["Kommo Deal ID"])
             assert key not in found, f"two records for lead {key}"
             found[key] = record

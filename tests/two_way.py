@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kommo_airtable_sync.sandbox.kommo.seed import lead_field_id
 from tests.simulated import World, fields_with
 
+Values = Mapping[str, Any]
 TWO_WAY: dict[str, dict[str, Any]] = {
     "Deal_Name": {"owner": "both", "on_conflict": "airtable"},
     "Stage": {"owner": "both", "on_conflict": "kommo", "names": {"142": "Won"}},
@@ -55,3 +57,18 @@ def custom(**values: Any) -> dict[str, Any]:
 def tagged(*names: str) -> dict[str, Any]:
     """The same of all its tags."""
     return {"_embedded": {"tags": [{"name": name} for name in names]}}
+
+
+def edit(
+    world: World, side: str, lead: int, values: Values, tags: Iterable[str] | None = None
+) -> None:
+    """A person changes these fields of a deal, by their names in Airtable; and all its tags."""
+    if side == "airtable":
+        labels = {} if tags is None else {"Tags": sorted(tags)}
+        world.edit_record(world.by_lead()[lead]["id"], **values, **labels)
+        return
+    own = {"Deal Name": "name", "Amount": "price"}
+    attributes = {own[name]: value for name, value in values.items() if name in own}
+    fields = {name: value for name, value in values.items() if name not in own}
+    labels = {} if tags is None else tagged(*sorted(tags))
+    world.edit_lead(lead, **attributes, **(custom(**fields) if fields else {}), **labels)

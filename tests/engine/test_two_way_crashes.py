@@ -5,7 +5,7 @@ Every point is tried with every kind of edit at once: each deal of the scene mee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from kommo_airtable_sync.engine.sweep import bury, dead_runners
 from kommo_airtable_sync.store.runners import Runners
 from tests.simulated import World
 from tests.trap import Crash, Trap
-from tests.two_way import BOTH_WAYS, custom, in_kommo, settle, tagged
+from tests.two_way import BOTH_WAYS, Values, custom, edit, in_kommo, settle, tagged
 
 # Every call that one batch makes of its store and APIs, and how often in the scene below.
 STEPS: dict[str, int] = {
@@ -48,25 +48,11 @@ CRASHES = [
     for after in ((False, True) if step in LASTING else (False,))
 ]
 
-Values = Mapping[str, Any]
 BASE: Values = {"Deal Name": "Deal", "Amount": 10, "Region": "EU", "Notes": "base", "Seats": 10}
 FIRST: Values = {"Deal Name": "First", "Amount": 11, "Region": "UK", "Notes": "first", "Seats": 11}
 LATER: Values = {"Deal Name": "Later", "Amount": 12, "Region": "US", "Notes": "later", "Seats": 12}
 KOMMO, AIRTABLE = "kommo", "airtable"
 OTHER = {KOMMO: AIRTABLE, AIRTABLE: KOMMO}
-
-
-def edit(world: World, side: str, lead: int, values: Values, tags: set[str] | None = None) -> None:
-    """A person changes these fields of a deal, by their names in Airtable."""
-    if side == AIRTABLE:
-        labels = {} if tags is None else {"Tags": sorted(tags)}
-        world.edit_record(world.by_lead()[lead]["id"], **values, **labels)
-        return
-    own = {"Deal Name": "name", "Amount": "price"}
-    attributes = {own[name]: value for name, value in values.items() if name in own}
-    fields = {name: value for name, value in values.items() if name not in own}
-    labels = {} if tags is None else tagged(*sorted(tags))
-    world.edit_lead(lead, **attributes, **(custom(**fields) if fields else {}), **labels)
 
 
 def shown(world: World, lead: int) -> dict[str, Any]:

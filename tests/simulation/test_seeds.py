@@ -15,6 +15,7 @@ from kommo_airtable_sync.store.database import Database
 from tests.conftest import HandClock
 from tests.simulated import World
 from tests.simulation.play import Story
+from tests.two_way import BOTH_WAYS
 
 FIRST = int(os.environ.get("SEED_FROM", "0"))
 SEEDS = range(FIRST, FIRST + int(os.environ.get("SEEDS", "25")))
@@ -24,7 +25,7 @@ ACTS = 60
 @pytest.mark.parametrize("sql_engine", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_after_any_story_both_sides_agree(database: Database, clock: HandClock, seed: int) -> None:
-    world = World(database, clock, seed=seed)
+    world = World(database, clock, parts=BOTH_WAYS, seed=seed)
     story = Story(world, seed)
     try:
         story.play(ACTS)
@@ -48,7 +49,7 @@ def told(folder: Path, seed: int) -> tuple[list[str], dict[str, int], list[tuple
     clock = HandClock()
     database = Database(f"sqlite:///{folder / 'sync.db'}", clock)
     database.migrate()
-    world = World(database, clock, seed=seed)
+    world = World(database, clock, parts=BOTH_WAYS, seed=seed)
     story = Story(world, seed)
     story.play(ACTS)
     cells = world.cells_written()

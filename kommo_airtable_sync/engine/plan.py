@@ -192,11 +192,22 @@ def _bases(subject: Subject, each: FieldMapping, kommo: Canonical) -> list[Agree
     """The ledger's pair, if it was agreed under this mapping and with this record."""
     agreed = subject.entry.fields.get(each.id)
     if agreed is None or agreed.fingerprint != each.fingerprint or _is_new_record(subject):
-        return []
-    if agreed.expected and _is_untouched(subject):
-        # Nobody but us has written to the lead since: Kommo keeps our value in its own way.
+        return [(None, None)] if _may_be_made_blank(subject, each) else []
+    if agreed.expected and not isinstance(kommo, frozenset) and _is_untouched(subject):
+        # Nobody but us has written to the lead since: Kommo keeps our value in its own way. Not so
+        # of a set: of it we write what changes, beside what somebody has changed meanwhile.
         return [(kommo, agreed.airtable)]
     return [(agreed.kommo, agreed.airtable)]
+
+
+def _may_be_made_blank(subject: Subject, each: FieldMapping) -> bool:
+    """Whether a run that died may have made the record, with a blank where it noted no value.
+
+    For a field that both own, this differs from a first meeting in one thing only: of sets that
+    both sides have filled since, neither is chosen, all elements stay.
+    """
+    creates = (intent.operation == "create" for intent in subject.known.intents)
+    return each.owner == "both" and any(creates)
 
 
 def _is_new_record(subject: Subject) -> bool:

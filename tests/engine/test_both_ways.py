@@ -83,6 +83,39 @@ def test_two_people_each_add_a_tag_and_both_stay(world: World, lead: int):
     world.assert_in_step([lead])
 
 
+def test_a_tag_added_in_kommo_between_our_read_and_our_write_goes_to_airtable(
+    world: World, lead: int
+):
+    world.edit_record(record_id(world, lead), Tags=["newsletter"])
+    world.deliver_hooks()
+    engine = world.new_engine()
+    send = engine.kommo.update_leads
+
+    def overtaken(items: Any) -> Any:
+        world.edit_lead(lead, **tagged("hot"))
+        return send(items)
+
+    engine.kommo.update_leads = overtaken  # type: ignore[method-assign]
+    world.work(engine)
+    settle(world)
+    assert in_kommo(world, lead, "Tags") == {"hot", "newsletter"}
+    world.assert_in_step([lead])
+
+
+def test_tags_added_on_both_sides_of_a_record_whose_creation_nobody_confirmed_all_stay(
+    world: World,
+):
+    lead = world.add_lead(name="Deal")
+    world.fail("airtable", "drop_after", method="PATCH", times=1)
+    world.deliver_hooks()
+    world.work()
+    world.edit_lead(lead, **tagged("hot"))
+    world.edit_record(record_id(world, lead), Tags=["newsletter"])
+    settle(world)
+    assert in_kommo(world, lead, "Tags") == {"hot", "newsletter"}
+    world.assert_in_step([lead])
+
+
 def test_a_held_conflict_waits_for_a_person_and_is_shown(world: World, lead: int):
     world.edit_lead(lead, **custom(Notes="from sales"))
     world.edit_record(record_id(world, lead), Notes="from operations")

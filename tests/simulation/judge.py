@@ -20,7 +20,8 @@ OVERRULING = {
     "Seats": {"airtable_owns", "recreated"},
     "Website": {"kommo_owns"},
 }
-"""The rules by which an edit of a field may be taken back; and ``directive``, a person's word."""
+ANYWHERE = {"first_meeting", "directive"}
+"""The rules by which an edit of a field may be taken back."""
 WINDOW_SECONDS = READ_AGE_SECONDS_MAX + CALL_SECONDS_MAX
 """What was read may be written so much later; whoever edits in between is not seen."""
 
@@ -82,13 +83,12 @@ class Judge:
         Args:
             stands: by lead and field, what both sides show.
         """
-        for (lead, field, tag), edits in self._edits.items():
+        for (lead, field, _), edits in self._edits.items():
             if (lead, field) not in stands:
                 continue
             shown = stands[lead, field]
-            if tag:
-                shown = isinstance(shown, frozenset) and tag in shown
             last = edits[-1]
+            shown = _of(last, shown)
             if not same(shown, last.value) and not self._excused(last, edits):
                 raise AssertionError(f"lost: {last}; both show {shown!r}; edits: {edits}")
 
@@ -107,6 +107,9 @@ class Judge:
         elif any(self._overruled(last, row) for row in rows):
             self._counts["overruled"] += 1
             return True
+        if any(self._undone(last, row) for row in rows):
+            self._counts["undone before it was known"] += 1
+            return True
         if any(self._in_the_window(last, row) for row in rows):
             self._counts["in the window"] += 1
             return True
@@ -121,14 +124,22 @@ class Judge:
             row.side == edit.side
             and row.created_at >= edit.at
             and same(row.before, edit.value)
-            and row.rule in OVERRULING[edit.field] | {"directive"}
+            and row.rule in OVERRULING[edit.field] | ANYWHERE
+        )
+
+    def _undone(self, edit: Edit, row: Intent) -> bool:
+        """Whether it took back a write of a dead run: this looks as if it had never arrived."""
+        return (
+            row.side == edit.side
+            and row.created_at <= edit.at
+            and (row.closed_at is None or row.closed_at > edit.at)
+            and same(_of(edit, row.before), edit.value)
+            and not same(_of(edit, row.after), edit.value)
         )
 
     def _in_the_window(self, edit: Edit, row: Intent) -> bool:
         """Whether this write went to where somebody had just edited, and did not know of it."""
-        before: Canonical = row.before
-        if edit.tag:
-            before = edit.tag in (before if isinstance(before, frozenset) else ())
+        before = _of(edit, row.before)
         ends_at = row.closed_at or row.created_at + CALL_SECONDS_MAX
         return (
             row.side == edit.side
@@ -156,3 +167,10 @@ class Judge:
         fields = {field for _, field, _ in self._edits}
         written = sum(len(rows) for (_, name, _), rows in self._done.items() if name in fields)
         return written, sum(len(some) for some in self._edits.values())
+
+
+def _of(edit: Edit, value: Canonical) -> Canonical:
+    """A value of the field; of tags, whether the edited one is among them."""
+    if not edit.tag:
+        return value
+    return isinstance(value, frozenset) and edit.tag in value

@@ -288,15 +288,16 @@ class Story:
     def check(self) -> None:
         """Both sides agree, nothing is open, dead or doubled, and no edit is lost."""
         shown = [lead for lead in self.leads if lead not in self.hidden]
-        self.world.assert_in_step(shown)
+        self.world.assert_in_step(shown, may_keep=True)
         assert self.world.errors() == []
         done = self.world.journal_rows("done")
         judge = Judge(self.edits, self.world.journal_rows(), self.deletions, self.counts)
         judge.no_edit_is_lost(
-            {(lead, name): self._shown("kommo", lead, name)
+            {(lead, name): self._shown("airtable", lead, name)
              for lead in shown for name in (*FIELDS, "Tags")}
         )  # fmt: skip
         judge.nothing_is_written_twice()
+        self.counts["writes"], self.counts["edits"] = judge.writes_per_edit()
         created = [(row.key, row.field) for row in done if row.operation == "create"]
         again = [lead_key(lead) for _, lead in self.deletions]
         once = [each for each in created if each[0] not in again]

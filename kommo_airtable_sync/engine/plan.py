@@ -247,7 +247,7 @@ def _bases(subject: Subject, each: FieldMapping, kommo: Canonical) -> list[Agree
     """The ledger's pair, if it was agreed under this mapping and with this record."""
     agreed = subject.entry.fields.get(each.id)
     if agreed is None or agreed.fingerprint != each.fingerprint or _is_new_record(subject):
-        return []
+        return [(None, None)] if _may_be_made_blank(subject, each) else []
     is_set = isinstance(kommo, frozenset)
     if agreed.expected and not is_set and _is_untouched(subject):
         # Nobody but us has written to the lead since: Kommo keeps our value in its own way. Of a
@@ -264,6 +264,16 @@ def _agreed(subject: Subject) -> dict[str, AgreedField]:
     if _is_untouched(subject):
         return dict(subject.entry.fields)
     return {name: replace(each, expected=False) for name, each in subject.entry.fields.items()}
+
+
+def _may_be_made_blank(subject: Subject, each: FieldMapping) -> bool:
+    """Whether a run that died may have made the record, with a blank where it noted no value.
+
+    For a field that both own, this differs from a first meeting in one thing only: of sets that
+    both sides have filled since, neither is chosen, all elements stay.
+    """
+    creates = (intent.operation == "create" for intent in subject.known.intents)
+    return each.owner == "both" and any(creates)
 
 
 def _is_new_record(subject: Subject) -> bool:

@@ -9,25 +9,8 @@ from kommo_airtable_sync.core.types import IncomingEvent
 from tests.simulated import World
 
 
-def settle(world: World) -> None:
-    """Until nobody has anything to tell any more."""
-    for _ in range(20):
-        world.clock.advance(2)
-        if not world.deliver_hooks() and world.next_due_at() is None:
-            return
-        world.work(patience=30)
-    raise AssertionError("it does not come to rest")
-
-
 def record_id(world: World, lead: int) -> str:
     return str(world.by_lead()[lead]["id"])
-
-
-def in_kommo(world: World, lead: int, name: str) -> Any:
-    """A field's value in Kommo as the mapping reads it."""
-    mapping = world.engine.directory.mapping()
-    field = next(each for each in mapping.fields if each.name == name)
-    return field.from_kommo(world.lead(lead), final=True)
 
 
 def custom_field(world: World, name: str) -> dict[str, Any]:

@@ -7,30 +7,17 @@ from typing import Any
 
 import pytest
 
-from tests.engine.people import enum_field, in_kommo, record_id, resolve, settle, text_field
-from tests.simulated import World, fields_with
+from tests.engine.people import record_id, resolve
+from tests.simulated import World
 from tests.trap import Trap
+from tests.two_way import BOTH_WAYS, custom, in_kommo, settle, tagged
 
-TWO_WAY: dict[str, dict[str, Any]] = {
-    "Deal_Name": {"owner": "both", "on_conflict": "airtable"},
-    "Stage": {"owner": "both", "on_conflict": "kommo", "names": {"142": "Won"}},
-    "Amount": {"owner": "both", "on_conflict": "kommo"},
-    "Manager": {"owner": "both", "on_conflict": "hold"},
-    "Tags": {"owner": "both"},
-    "Seats": {"owner": "airtable"},
-    "Region": {"owner": "both", "on_conflict": "newest"},
-    "Notes": {"owner": "both", "on_conflict": "hold"},
-    "VIP": {"owner": "airtable"},
-}
 Make = Callable[..., World]
 
 
 @pytest.fixture
 def world(new_world: Make) -> World:
-    return new_world(
-        fields=fields_with(**TWO_WAY),
-        airtable={"table": "Deals", "key_field": "Kommo Deal ID", "status_field": "Sync Status"},
-    )
+    return new_world(**BOTH_WAYS)
 
 
 @pytest.fixture
@@ -81,9 +68,9 @@ def test_of_two_edits_of_one_field_the_rule_chooses_and_the_loser_is_in_the_jour
 
 
 def test_two_people_each_add_a_tag_and_both_stay(world: World, lead: int):
-    world.edit_lead(lead, _embedded={"tags": [{"name": "hot"}]})
+    world.edit_lead(lead, **tagged("hot"))
     settle(world)
-    world.edit_lead(lead, _embedded={"tags": [{"name": "hot"}, {"name": "partner"}]})
+    world.edit_lead(lead, **tagged("hot", "partner"))
     world.edit_record(record_id(world, lead), Tags=["hot", "newsletter"])
     settle(world)
     everyone = {"hot", "partner", "newsletter"}
@@ -119,8 +106,22 @@ def test_a_tag_added_between_our_read_and_our_write_stays_and_is_shown(world: Wo
     world.assert_in_step([lead])
 
 
+def test_tags_added_on_both_sides_of_a_record_whose_creation_nobody_confirmed_all_stay(
+    world: World,
+):
+    lead = world.add_lead(name="Deal")
+    world.fail("airtable", "drop_after", method="PATCH", times=1)
+    world.deliver_hooks()
+    world.work()
+    world.edit_lead(lead, **tagged("hot"))
+    world.edit_record(record_id(world, lead), Tags=["newsletter"])
+    settle(world)
+    assert in_kommo(world, lead, "Tags") == {"hot", "newsletter"}
+    world.assert_in_step([lead])
+
+
 def test_a_held_conflict_waits_for_a_person_and_is_shown(world: World, lead: int):
-    world.edit_lead(lead, custom_fields_values=[text_field(world, "Notes", "from sales")])
+    world.edit_lead(lead, **custom(Notes="from sales"))
     world.edit_record(record_id(world, lead), Notes="from operations")
     settle(world)
     assert (in_kommo(world, lead, "Notes"), world.record(lead)["Notes"]) == (
@@ -143,7 +144,7 @@ def test_a_held_conflict_waits_for_a_person_and_is_shown(world: World, lead: int
 
 
 def test_a_choice_is_refused_if_somebody_has_edited_since(world: World, lead: int):
-    world.edit_lead(lead, custom_fields_values=[text_field(world, "Notes", "from sales")])
+    world.edit_lead(lead, **custom(Notes="from sales"))
     world.edit_record(record_id(world, lead), Notes="from operations")
     settle(world)
     (held,) = world.journal.load([f"lead:{lead}"])[f"lead:{lead}"].held.values()
@@ -157,14 +158,14 @@ def test_a_choice_is_refused_if_somebody_has_edited_since(world: World, lead: in
 
 
 def test_newest_takes_the_later_of_two_edits(world: World, lead: int):
-    world.edit_lead(lead, custom_fields_values=[enum_field(world, "Region", "EU")])
+    world.edit_lead(lead, **custom(Region="EU"))
     world.clock.advance(10)
     world.edit_record(record_id(world, lead), Region="UK")
     settle(world)
     assert in_kommo(world, lead, "Region") == world.record(lead)["Region"] == "UK"
     world.edit_record(record_id(world, lead), Region="US")
     world.clock.advance(10)
-    world.edit_lead(lead, custom_fields_values=[enum_field(world, "Region", "EU")])
+    world.edit_lead(lead, **custom(Region="EU"))
     settle(world)
     assert in_kommo(world, lead, "Region") == world.record(lead)["Region"] == "EU"
 

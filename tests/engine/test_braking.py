@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from kommo_airtable_sync.store.reports import Reports
-from tests.engine.people import in_kommo, settle
 from tests.simulated import World, fields_with
+from tests.two_way import in_kommo, settle
 
 Make = Callable[..., World]
 LIMITS = {"max_records_changed": 5, "max_deletes": 3}

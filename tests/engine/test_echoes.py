@@ -11,8 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from kommo_airtable_sync.receiver.metrics import PREFIX, metrics_text
 from kommo_airtable_sync.sandbox.rounding import Rounding
 from kommo_airtable_sync.store.inbox import Inbox
-from tests.engine.people import in_kommo, record_id, resolve, settle
+from tests.engine.people import record_id, resolve
 from tests.simulated import World, fields_with
+from tests.two_way import in_kommo, settle
 
 EDITS = 500
 Make = Callable[..., World]

@@ -11,8 +11,9 @@ import pytest
 from kommo_airtable_sync.engine.context import LEASE_SECONDS
 from kommo_airtable_sync.engine.enrich import Enricher, Enrichment
 from kommo_airtable_sync.engine.heart import Heart
-from tests.engine.people import record_id, settle
+from tests.engine.people import record_id
 from tests.simulated import World, fields_with
+from tests.two_way import settle
 
 Make = Callable[..., World]
 FREE = ("Region Code", "Seats")

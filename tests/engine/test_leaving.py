@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from kommo_airtable_sync.store.reports import Reports
-from tests.engine.people import in_kommo, record_id, restore_lead, settle
+from tests.engine.people import record_id, restore_lead
 from tests.simulated import World, fields_with
+from tests.two_way import in_kommo, settle
 
 Make = Callable[..., World]
 TABLE = {"table": "Deals", "key_field": "Kommo Deal ID", "status_field": "Sync Status"}

@@ -13,9 +13,10 @@ from kommo_airtable_sync.engine.claim import claim_batch
 from kommo_airtable_sync.engine.follow import work_batch
 from kommo_airtable_sync.engine.registration import register_airtable
 from kommo_airtable_sync.receiver.metrics import metrics_text
-from tests.engine.people import in_kommo, record_id, resolve, settle, text_field
+from tests.engine.people import record_id, resolve, text_field
 from tests.simulated import World, fields_with
 from tests.simulation.play import _Interleaved
+from tests.two_way import in_kommo, settle
 
 SENT = ["Deal Name", "Amount", "Notes", "Region", "Tags", "Seats"]
 Make = Callable[..., World]

@@ -11,12 +11,17 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from kommo_airtable_sync.core import canonical
+from kommo_airtable_sync.core.airtable_hooks import parse_automation
 from kommo_airtable_sync.core.errors import LeaseLost
+from kommo_airtable_sync.core.types import Canonical, IncomingEvent, lead_key
 from kommo_airtable_sync.engine.claim import claim_batch
 from kommo_airtable_sync.engine.context import LEASE_SECONDS, Engine
 from kommo_airtable_sync.engine.follow import work_batch
 from tests.simulated import World
+from tests.simulation.judge import Edit, Judge
 from tests.trap import Crash, Trap
+from tests.two_way import edit
 
 STEPS = (
     "inbox.claim",
@@ -27,6 +32,7 @@ STEPS = (
     "kommo.leads_by_id",
     "airtable.upsert",
     "airtable.find_records",
+    "kommo.update_leads",
 )
 FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "drop_before"},
@@ -39,7 +45,17 @@ FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "delay", "seconds": 17.0},
     {"kind": "delay", "seconds": 2.0},
 )
-NAMES = ("Müller & Söhne", "Café", 'Quote " me', "ООО Ромашка", "deal 🎓", "")
+NAMES = ("Müller & Söhne", "Café", 'Quote " me', "ООО Ромашка", "deal 🎓")
+TAGS = ("hot", "VIP", "partner")
+FIELDS: dict[str, Callable[[random.Random], Any]] = {
+    "Deal Name": lambda dice: f"{dice.choice(NAMES)} {dice.randrange(1000)}",
+    "Amount": lambda dice: dice.randrange(100),
+    "Region": lambda dice: dice.choice(("EU", "UK", "US")),
+    "Seats": lambda dice: dice.randrange(100),
+    "Website": lambda dice: f"https://example.com/{dice.randrange(1000)}",
+}
+"""What people edit, on either side, whoever owns it."""
+SIDES = ("kommo", "airtable")
 HOURS_OF_PATIENCE = 48 * 3600.0
 
 
@@ -56,7 +72,10 @@ class Story:
         self.dice = random.Random(seed)
         self.leads: list[int] = []
         self.hidden: set[int] = set()
-        self.late: list[bytes] = []
+        self.late: list[tuple[str, bytes]] = []
+        self.edits: list[Edit] = []
+        self.deletions: list[tuple[float, int]] = []
+        self.fields = {each.name: each for each in world.engine.directory.mapping().fields}
         self.counts: Counter[str] = Counter()
         self.trace: list[str] = []
         self._runs = 0
@@ -79,41 +98,94 @@ class Story:
             act()
 
     def people(self) -> None:
-        """Salespeople create a lead, or change one or several."""
-        if not self.leads or self.dice.random() < 0.25:
-            internal = self.dice.random() < 0.1
-            tags = {"_embedded": {"tags": [{"name": "internal"}]}} if internal else {}
-            lead = self.world.add_lead(name=self.dice.choice(NAMES), **tags)
-            self.leads.append(lead)
-            if internal:
-                self.hidden.add(lead)
-            self.counts["created"] += 1
+        """Somebody creates a lead, or edits one or several on either side; now and then oddly."""
+        fate = self.dice.random()
+        if not self.leads or fate < 0.2:
+            self._create()
+        elif fate < 0.24:
+            self.world.add_record(Deal_Name="Typed by hand", Amount=1)
+            self.counts["records by hand"] += 1
+        elif fate < 0.28:
+            self._delete_a_record()
+        else:
+            many = self.dice.choice((1, 1, 1, 2, 6))
+            for lead in self.dice.sample(self.leads, min(len(self.leads), many)):
+                for side in self.dice.choice((*((each,) for each in SIDES), SIDES)):
+                    self._edit(side, lead)
+
+    def _create(self) -> None:
+        internal = self.dice.random() < 0.1
+        tags = {"_embedded": {"tags": [{"name": "internal"}]}} if internal else {}
+        lead = self.world.add_lead(name=self.dice.choice(("", *NAMES)), **tags)
+        self.leads.append(lead)
+        if internal:
+            self.hidden.add(lead)
+        self.counts["created"] += 1
+
+    def _delete_a_record(self) -> None:
+        records = self.world.by_lead()
+        if records:
+            lead = self.dice.choice(sorted(records))
+            self.world.delete_record(records[lead]["id"])
+            self.deletions.append((self._now(), lead))
+            self.counts["records deleted"] += 1
+
+    def _edit(self, side: str, lead: int) -> None:
+        if side == "airtable" and lead not in self.world.by_lead():
             return
-        some = self.dice.sample(self.leads, min(len(self.leads), self.dice.choice((1, 1, 2, 12))))
-        change: dict[str, Any] = self.dice.choice(
-            ({"price": self.dice.randrange(100)}, {"name": self.dice.choice(NAMES)})
-        )
-        self.world.edit_leads(some, **change)
-        self.counts["edited"] += len(some)
+        if self.dice.random() < 0.3:
+            tag, before = self.dice.choice(TAGS), self._shown(side, lead, "Tags")
+            before = before if isinstance(before, frozenset) else frozenset()
+            edit(self.world, side, lead, {}, before ^ {tag})
+            self._note(side, lead, "Tags", tag not in before, tag)
+            return
+        name = self.dice.choice(tuple(FIELDS))
+        before = self._shown(side, lead, name)
+        edit(self.world, side, lead, {name: FIELDS[name](self.dice)})
+        after = self._shown(side, lead, name)
+        if not canonical.same(before, after):
+            self._note(side, lead, name, after)
+
+    def _note(self, side: str, lead: int, name: str, value: Canonical, tag: str = "") -> None:
+        self.edits.append(Edit(self._now(), side, lead, name, value, tag))
+        self.counts[f"edited in {side}"] += 1
+        self.trace.append(f"  {self.edits[-1]}")
+
+    def _shown(self, side: str, lead: int, name: str) -> Canonical:
+        field = self.fields[name]
+        if side == "kommo":
+            return field.from_kommo(self.world.lead(lead), final=True)
+        return field.from_cell(self.world.record(lead).get(name))
+
+    def _now(self) -> float:
+        return self.world.clock.now().timestamp()
 
     def hooks(self) -> None:
-        """Kommo's hooks arrive: some twice, some late, some never, in any order."""
-        bodies = self.world.take_hooks()
-        arrived: list[bytes] = []
-        for body in bodies:
+        """Both sides' posts arrive: some twice, some late, some never, in any order."""
+        posts = [("kommo", body) for body in self.world.take_hooks()]
+        posts += [("airtable", body) for body in self.world.take_automations()]
+        arrived: list[tuple[str, bytes]] = []
+        for post in posts:
             fate = self.dice.random()
             if fate < 0.1:
                 self.counts["hooks lost"] += 1
             elif fate < 0.3:
-                self.late.append(body)
+                self.late.append(post)
                 self.counts["hooks late"] += 1
             else:
-                arrived += [body] * self.dice.choice((1, 1, 2))
+                arrived += [post] * self.dice.choice((1, 1, 2))
         while self.late and self.dice.random() < 0.3:
             arrived.append(self.late.pop(self.dice.randrange(len(self.late))))
         self.dice.shuffle(arrived)
-        self.world.receive(arrived)
+        self._receive(arrived)
         self.counts["events"] += len(arrived)
+
+    def _receive(self, posts: list[tuple[str, bytes]]) -> None:
+        for side, body in posts:
+            if side == "kommo":
+                self.world.receive([body])
+            else:
+                self.world.inbox.receive(parse_automation(body))
 
     def work(self) -> None:
         """A run takes a batch; it may die at any step, or another may work in between."""
@@ -168,7 +240,8 @@ class Story:
         """A side goes wrong for a few calls."""
         side = self.dice.choice(("kommo", "airtable"))
         fault = self.dice.choice(FAULTS)
-        self.world.fail(side, times=self.dice.randrange(1, 4), **fault)
+        method = self.dice.choice(("*", "PATCH"))
+        self.world.fail(side, times=self.dice.randrange(1, 4), method=method, **fault)
         self.counts[f"fault {fault['kind']}"] += 1
 
     def time(self) -> None:
@@ -179,20 +252,56 @@ class Story:
         """All is mended, what was late arrives, and what was lost is asked for again."""
         self.world.mend()
         self.world.clock.advance(LEASE_SECONDS + 1)
-        self.world.receive(self.late)
-        self.world.deliver_hooks()
+        self._receive(self.late)
         for lead in self.leads:
             self.world.hint(lead)
-        self.world.work(patience=HOURS_OF_PATIENCE)
+        self._come_to_rest()
+        self._decide()
+        self._come_to_rest()
+
+    def _come_to_rest(self) -> None:
+        for _ in range(20):
+            self.world.clock.advance(2)
+            if not self.world.deliver_hooks() and self.world.next_due_at() is None:
+                return
+            self.world.work(patience=HOURS_OF_PATIENCE)
+        raise AssertionError("it does not come to rest")
+
+    def _decide(self) -> None:
+        """People who edit one field against each other look like a loop: now somebody decides."""
+        known = self.world.journal.load([lead_key(lead) for lead in self.leads])
+        for key, each in known.items():
+            for held in each.held.values():
+                self.counts[f"held: {held.reason}"] += 1
+                directive = {
+                    "field": held.field,
+                    "kommo": canonical.to_json(held.kommo),
+                    "airtable": canonical.to_json(held.airtable),
+                    "use": self.dice.choice(SIDES),
+                    "actor": "test",
+                }
+                event = IncomingEvent(
+                    key, "resolve", "resolve", always_read=True, directive=directive
+                )
+                self.world.inbox.receive([event])
 
     def check(self) -> None:
-        """Both sides agree, nothing is open, dead or doubled, and no limit was broken by us."""
+        """Both sides agree, nothing is open, dead or doubled, and no edit is lost."""
         shown = [lead for lead in self.leads if lead not in self.hidden]
-        self.world.assert_in_step(shown)
+        self.world.assert_in_step(shown, may_keep=True)
         assert self.world.errors() == []
-        written = [(row.key, row.field) for row in self.world.journal_rows("done")
-                   if row.operation == "create"]  # fmt: skip
-        assert len(written) == len(set(written)), "a lead was created twice"
+        done = self.world.journal_rows("done")
+        judge = Judge(self.edits, self.world.journal_rows(), self.deletions, self.counts)
+        judge.no_edit_is_lost(
+            {(lead, name): self._shown("airtable", lead, name)
+             for lead in shown for name in (*FIELDS, "Tags")}
+        )  # fmt: skip
+        judge.nothing_is_written_twice()
+        self.counts["writes"], self.counts["edits"] = judge.writes_per_edit()
+        created = [(row.key, row.field) for row in done if row.operation == "create"]
+        again = [lead_key(lead) for _, lead in self.deletions]
+        once = [each for each in created if each[0] not in again]
+        assert len(once) == len(set(once)), "a record was created twice"
 
 
 class _Interleaved(Trap):

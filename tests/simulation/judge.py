@@ -1,0 +1,176 @@
+"""What became of every edit that a person made: it stands, or there is a good reason why not."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kommo_airtable_sync.core.canonical import same
+from kommo_airtable_sync.core.types import Canonical
+from kommo_airtable_sync.engine.context import CALL_SECONDS_MAX, READ_AGE_SECONDS_MAX
+from kommo_airtable_sync.store.entries import Intent, read_intent
+
+OVERRULING = {
+    "Deal Name": {"conflict_airtable"},
+    "Amount": {"conflict_kommo"},
+    "Region": {"conflict_newest", "conflict_tie"},
+    "Seats": {"airtable_owns", "recreated"},
+    "Website": {"kommo_owns"},
+}
+ANYWHERE = {"first_meeting", "directive"}
+"""The rules by which an edit of a field may be taken back."""
+WINDOW_SECONDS = READ_AGE_SECONDS_MAX + CALL_SECONDS_MAX
+"""What was read may be written so much later; whoever edits in between is not seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What a person has done to one field; of tags, to one tag.
+
+    Args:
+        at: epoch seconds.
+        lead: its id.
+        field: the Airtable field's name.
+        value: what the side showed afterwards; of a tag, whether it was there.
+        tag: its name, else "".
+    """
+
+    at: float
+    side: str
+    lead: int
+    field: str
+    value: Canonical
+    tag: str = ""
+
+
+class Judge:
+    """Judges a story once all has come to rest.
+
+    Args:
+        edits: of people, oldest first.
+        rows: of the journal, oldest first.
+        deletions: of records, by people: (when, lead).
+        counts: what is forgiven is counted here.
+    """
+
+    def __init__(
+        self,
+        edits: Iterable[Edit],
+        rows: Iterable[Any],
+        deletions: Iterable[tuple[float, int]],
+        counts: Counter[str],
+    ) -> None:
+        self._edits: dict[tuple[int, str, str], list[Edit]] = defaultdict(list)
+        for edit in edits:
+            self._edits[edit.lead, edit.field, edit.tag].append(edit)
+        self._rows: dict[tuple[str, str], list[Intent]] = defaultdict(list)
+        self._done: dict[tuple[str, str, str], list[Intent]] = defaultdict(list)
+        for row in rows:
+            intent = read_intent(row)
+            if row.state != "refused":
+                self._rows[intent.key, intent.field_name].append(intent)
+            if row.state == "done" and row.operation == "update":
+                self._done[intent.key, intent.field_name, intent.side].append(intent)
+        self._deletions = list(deletions)
+        self._counts = counts
+
+    def no_edit_is_lost(self, stands: Mapping[tuple[int, str], Canonical]) -> None:
+        """Of each field the last edit stands, or a rule, or the window, was against it.
+
+        Args:
+            stands: by lead and field, what both sides show.
+        """
+        for (lead, field, _), edits in self._edits.items():
+            if (lead, field) not in stands:
+                continue
+            shown = stands[lead, field]
+            last = edits[-1]
+            shown = _of(last, shown)
+            if not same(shown, last.value) and not self._excused(last, edits):
+                raise AssertionError(f"lost: {last}; both show {shown!r}; edits: {edits}")
+
+    def _excused(self, last: Edit, edits: list[Edit]) -> bool:
+        rows = self._rows[f"lead:{last.lead}", last.field]
+        if last.side == "airtable" and any(
+            lead == last.lead and at >= last.at for at, lead in self._deletions
+        ):
+            self._counts["gone with a record"] += 1
+            return True
+        if last.tag:
+            seen = [edit for edit in edits if edit.side != last.side]
+            if seen and seen[-1].value != last.value and self._unmet(seen[-1], last, rows):
+                self._counts["tags edited against each other"] += 1
+                return True
+        elif any(self._overruled(last, row) for row in rows):
+            self._counts["overruled"] += 1
+            return True
+        if any(self._undone(last, row) for row in rows):
+            self._counts["undone before it was known"] += 1
+            return True
+        if any(self._in_the_window(last, row) for row in rows):
+            self._counts["in the window"] += 1
+            return True
+        return False
+
+    def _unmet(self, other: Edit, last: Edit, rows: list[Intent]) -> bool:
+        """Whether nothing was taken to the last edit's side since the other's."""
+        return not any(row.closed_at and other.at <= row.closed_at < last.at for row in rows)
+
+    def _overruled(self, edit: Edit, row: Intent) -> bool:
+        return (
+            row.side == edit.side
+            and row.created_at >= edit.at
+            and same(row.before, edit.value)
+            and row.rule in OVERRULING[edit.field] | ANYWHERE
+        )
+
+    def _undone(self, edit: Edit, row: Intent) -> bool:
+        """Whether it took back a write of a dead run: this looks as if it had never arrived."""
+        return (
+            row.side == edit.side
+            and row.created_at <= edit.at
+            and (row.closed_at is None or row.closed_at > edit.at)
+            and same(_of(edit, row.before), edit.value)
+            and not same(_of(edit, row.after), edit.value)
+        )
+
+    def _in_the_window(self, edit: Edit, row: Intent) -> bool:
+        """Whether this write went to where somebody had just edited, and did not know of it."""
+        before = _of(edit, row.before)
+        ends_at = row.closed_at or row.created_at + CALL_SECONDS_MAX
+        return (
+            row.side == edit.side
+            and not same(before, edit.value)
+            and row.created_at - WINDOW_SECONDS <= edit.at <= ends_at
+        )
+
+    def nothing_is_written_twice(self) -> None:
+        """No value is confirmed twice running, unless somebody edited the field in between."""
+        for (key, field, _), rows in self._done.items():
+            edits = [
+                edit.at
+                for (lead, name, _), some in self._edits.items()
+                for edit in some
+                if (f"lead:{lead}", name) == (key, field)
+            ]
+            for one, two in itertools.pairwise(rows):
+                again = same(one.after, two.after) and same(one.before, two.before)
+                if again and not any(one.created_at - WINDOW_SECONDS <= at <= two.created_at
+                                     for at in edits):  # fmt: skip
+                    raise AssertionError(f"written twice: {one} and {two}")
+
+    def writes_per_edit(self) -> tuple[int, int]:
+        """(confirmed updates of the fields that people edit, edits)."""
+        fields = {field for _, field, _ in self._edits}
+        written = sum(len(rows) for (_, name, _), rows in self._done.items() if name in fields)
+        return written, sum(len(some) for some in self._edits.values())
+
+
+def _of(edit: Edit, value: Canonical) -> Canonical:
+    """A value of the field; of tags, whether the edited one is among them."""
+    if not edit.tag:
+        return value
+    return isinstance(value, frozenset) and edit.tag in value

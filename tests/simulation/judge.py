@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kommo_airtable_sync.core.canonical import same
+from kommo_airtable_sync.core.overwritten import READ_SECONDS_MAX
 from kommo_airtable_sync.core.types import Canonical
-from kommo_airtable_sync.engine.context import CALL_SECONDS_MAX, READ_AGE_SECONDS_MAX
+from kommo_airtable_sync.engine.context import CALL_SECONDS_MAX
 from kommo_airtable_sync.store.entries import Intent, read_intent
 
 OVERRULING = {
@@ -22,7 +23,7 @@ OVERRULING = {
 }
 ANYWHERE = {"first_meeting", "directive"}
 """The rules by which an edit of a field may be taken back."""
-WINDOW_SECONDS = READ_AGE_SECONDS_MAX + CALL_SECONDS_MAX
+WINDOW_SECONDS = READ_SECONDS_MAX + CALL_SECONDS_MAX
 """What was read may be written so much later; whoever edits in between is not seen."""
 
 

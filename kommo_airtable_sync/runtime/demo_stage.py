@@ -70,14 +70,15 @@ class Stage:
             *("--leads", str(leads)),
         )
         self._wait(self._stand_ins_answer, 30, "the stand-ins")
+        # Before the product runs, which counts on having Kommo's rate for itself.
+        receiver = f"http://127.0.0.1:{self._settings.receiver_port}"
+        self._stand_ins.connect(receiver, SECRET, watch=WATCHED)
         self._console.print("starting receiver, Dagster and workers ...")
         self._spawn("up")
         self._wait(
             lambda: all(readiness(self._settings).values()), READY_SECONDS_MAX, "the product"
         )
         self._console.print(f"Dagster UI: {self.dagster}")
-        receiver = f"http://127.0.0.1:{self._settings.receiver_port}"
-        self._stand_ins.connect(receiver, SECRET, watch=WATCHED)
         if leads:
             done = subprocess.run(  # noqa: S603 - our own command
                 self._command("reconcile"), env=self._environment(), check=False

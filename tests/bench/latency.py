@@ -38,6 +38,7 @@ class StockStack(Stack):
         config.write_text(config.read_text().replace("linger_seconds: 6", "linger_seconds: 0"))
         assert "linger_seconds: 0" in config.read_text()
         self.start_sandbox(leads)
+        self.connect()
         self.home.mkdir(parents=True, exist_ok=True)
         self.environment["DAGSTER_HOME"] = str(self.home)
         (self.home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
@@ -56,7 +57,6 @@ class StockStack(Stack):
             )
         wait_until(lambda: self.answers(f"{self.receiver}/readyz"), 60, "the receiver")
         wait_until(lambda: self.answers(f"{self.dagster}/server_info"), 90, "Dagster", 0.5)
-        self.connect()
 
     def stop(self) -> None:
         """`dagster dev` and all its children at once: it waits for them longer than we do."""

@@ -29,7 +29,10 @@ def test_definitions_hold_the_names_of_the_contract() -> None:
         "airtable_deals",
     }
     assert "sync_changes" in {job.name for job in repository.get_all_jobs()}
-    assert [sensor.name for sensor in repository.sensor_defs] == ["webhook_sensor"]
+    assert sorted(sensor.name for sensor in repository.sensor_defs) == [
+        "failure_alerts",
+        "webhook_sensor",
+    ]
 
 
 def test_assets_say_what_they_are() -> None:

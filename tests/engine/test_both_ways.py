@@ -9,6 +9,7 @@ import pytest
 
 from tests.engine.people import enum_field, in_kommo, record_id, resolve, settle, text_field
 from tests.simulated import World, fields_with
+from tests.trap import Trap
 
 TWO_WAY: dict[str, dict[str, Any]] = {
     "Deal_Name": {"owner": "both", "on_conflict": "airtable"},
@@ -88,6 +89,33 @@ def test_two_people_each_add_a_tag_and_both_stay(world: World, lead: int):
     everyone = {"hot", "partner", "newsletter"}
     assert set(world.record(lead)["Tags"]) == everyone
     assert in_kommo(world, lead, "Tags") == everyone
+    world.assert_in_step([lead])
+
+
+class Meanwhile(Trap):
+    """Lets somebody act just before a step that is taken for the first time."""
+
+    def __init__(self, step: str, act: Callable[[], None]) -> None:
+        super().__init__()
+        self._at, self._act = step, act
+
+    def call(self, step: str, act: Callable[[], Any]) -> Any:
+        if step == self._at and step not in self.steps:
+            self._act()
+        self.steps.append(step)
+        return act()
+
+
+def test_a_tag_added_between_our_read_and_our_write_stays_and_is_shown(world: World, lead: int):
+    world.edit_record(record_id(world, lead), Tags=["newsletter"])
+    world.deliver_hooks()
+    meanwhile = Meanwhile(
+        "kommo.update_leads", lambda: world.edit_lead(lead, tags_to_add=[{"name": "hot"}])
+    )
+    world.work(meanwhile.set(world.engine))
+    settle(world)
+    assert in_kommo(world, lead, "Tags") == {"hot", "newsletter"}
+    assert set(world.record(lead)["Tags"]) == {"hot", "newsletter"}
     world.assert_in_step([lead])
 
 

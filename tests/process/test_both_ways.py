@@ -147,9 +147,18 @@ def journalled(stack: Stack, lead: int, field: str) -> list[Any]:
         return list(connection.execute(query.order_by(journal.c.id)).all())
 
 
+def test_a_webhook_tells_as_well_as_the_automation_does(stack: Stack) -> None:
+    lead = new_deal(stack, name="Told by a webhook", price=1)
+    registered = stack.cli("webhooks", "register", "--url", stack.receiver)
+    assert registered.returncode == 0, registered.stderr
+    stack.control("airtable", "DELETE", "automations")
+    stack.edit_record(lead, Amount=55)
+    stack.wait_for_lead(lead, price=55)
+
+
 def test_in_the_end_both_sides_agree_and_nothing_goes_to_and_fro(stack: Stack) -> None:
     wait_until(stack.quiet, 60, "nothing is left to do")
     found = agreement(stack.stand_ins)
     assert (found.duplicates, found.differences) == (0, ())
     seen = see(stack.stand_ins)
-    assert len(seen.lead_updates) == 4  # an amount, a tag, and what Airtable owns, twice
+    assert len(seen.lead_updates) == 5  # two amounts, a tag, and what Airtable owns, twice

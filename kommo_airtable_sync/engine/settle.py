@@ -21,8 +21,10 @@ def settle_batch(engine: Engine, batch: Batch) -> BatchReport:
     """Record how every key ended; leads that an outage left open go back as they were."""
     for key in batch.open_keys:
         batch.outcomes[key] = Outcome("released")
-    for each in engine.journal.note(batch.id, batch.run_id, list(batch.notes.values())):
-        batch.count("overwritten", each.side)
+    if batch.notes:
+        fresh = engine.journal.note(batch.id, batch.run_id, list(batch.notes.values()))
+        for each in fresh:
+            batch.count("overwritten", each.side)
     outcomes = {key: _with_backoff(batch, key) for key in batch.claim.keys}
     max_attempts = engine.config.realtime.max_attempts
     try:

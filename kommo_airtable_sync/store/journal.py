@@ -146,8 +146,6 @@ class Journal:
         Returns:
             Those that were not there before.
         """
-        if not notes:
-            return []
         with self._database.write() as connection:
             now = self._database.now(connection)
             there = {

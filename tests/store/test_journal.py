@@ -513,3 +513,16 @@ def test_usage_counts_deletions_and_emptied_fields_by_themselves(
     )
     assert used(journal) == Usage(2, 1, {"fldAmount": 2})
     assert used(journal, 2) == Usage(1, 1, {"fldAmount": 1})
+
+
+def test_a_note_is_written_once_for_each_event_and_is_no_write(
+    journal: Journal, inbox: Inbox, database: Database
+) -> None:
+    claimed = claim(inbox, 1)
+    told = intent(1, None, operation="note", before="theirs", event_id=7, rule="overwritten")
+    assert journal.note(claimed.batch_id, "run", [told]) == [told]
+    later = replace(told, event_id=8)
+    assert journal.note(claimed.batch_id, "run", [told, later]) == [later]
+    assert states(database) == ["done", "done"]
+    assert known(journal, 1).recent == ()
+    assert journal.changed_since(0.0) == Usage()

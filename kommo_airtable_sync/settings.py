@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     celery_broker_url: str = ""
     celery_result_backend: str = ""
     metrics_token: SecretStr = SecretStr("")
+    alert_webhook_url: SecretStr = SecretStr("")
     receiver_host: str = "127.0.0.1"
     receiver_port: int = Field(8080, ge=0, le=65535)
     dagster_port: int = Field(3000, ge=0, le=65535)

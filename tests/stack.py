@@ -15,6 +15,7 @@ from typing import Any
 import requests
 
 from kommo_airtable_sync.assembly import SystemClock
+from kommo_airtable_sync.core.config import parse_config
 from kommo_airtable_sync.runtime.up import free_port
 from kommo_airtable_sync.sandbox.stand_ins import StandIns
 from kommo_airtable_sync.sandbox.traffic import WATCHED
@@ -116,9 +117,9 @@ class Stack:
     def start(self, leads: int = 0) -> None:
         """Start everything and let both sides tell the product of every change."""
         self.start_sandbox(leads)
+        self.connect()  # before the product runs: it counts on having Kommo's rate for itself
         self.spawn("up", "up")
         self.wait_ready()
-        self.connect()
 
     def wait_ready(self) -> None:
         """Until `status` says ready."""
@@ -135,7 +136,9 @@ class Stack:
 
     def connect(self) -> None:
         """Kommo's webhooks, and an Airtable automation that API writes trigger, too."""
-        self.stand_ins.connect(self.receiver, SECRET, watch=WATCHED)
+        fields = parse_config((self.folder / "sync.yaml").read_text(encoding="utf-8")).fields
+        shared = any(field.owner != "kommo" for field in fields)
+        self.stand_ins.connect(self.receiver, SECRET, watch=WATCHED if shared else ())
 
     def stop(self) -> None:
         """Stop everything, the product first."""

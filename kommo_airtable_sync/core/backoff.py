@@ -11,7 +11,8 @@ PAUSE_SECONDS: dict[str, tuple[float, float]] = {
     "unreachable": (1.0, 15.0),
     "timeout": (1.0, 15.0),
     "server_error": (1.0, 15.0),
-    "rate_limited": (30.0, 300.0),
+    # Both APIs say how long, or their clients know: Airtable locks a base for 30 s.
+    "rate_limited": (1.0, 300.0),
     "unauthorized": (15.0, 300.0),
     "configuration": (5.0, 60.0),
     "blocked": (300.0, 3600.0),

@@ -229,6 +229,13 @@ class SyncConfig(_Part):
     reconcile: Reconcile = Reconcile()
     realtime: Realtime = Realtime()
 
+    @property
+    def needs_clients(self) -> bool:
+        """Whether what happens to contacts and companies concerns us."""
+        return bool(self.links) or any(
+            field.kommo in {"company", "main_contact"} for field in self.fields
+        )
+
 
 def json_schema() -> dict[str, Json]:
     """JSON Schema (draft 2020-12) of ``sync.yaml``, for editors."""

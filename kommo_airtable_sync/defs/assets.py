@@ -1,4 +1,4 @@
-"""Kommo's leads and Airtable's records as assets.
+"""Kommo's leads, Airtable's deals and the records behind them as assets.
 
 The live job reports on both at every batch. Materialize here does the same work by hand.
 """
@@ -11,7 +11,12 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from kommo_airtable_sync.defs.reporting import airtable_metadata, kommo_metadata, total
+from kommo_airtable_sync.defs.reporting import (
+    airtable_metadata,
+    kommo_metadata,
+    linked_metadata,
+    total,
+)
 from kommo_airtable_sync.defs.resources import SyncResource
 from kommo_airtable_sync.defs.sync_changes import OWNERS
 from kommo_airtable_sync.engine.batch import BatchReport
@@ -32,8 +37,18 @@ BATCHES_MAX = 1_000
             owners=OWNERS,
         ),
         dg.AssetSpec(
-            "airtable_deals",
+            "airtable_linked_records",
             deps=["kommo_leads"],
+            description="Contacts and companies behind the deals, each a record of its own, there "
+            "before the deals that link to it. Materialize works off whatever the inbox holds now, "
+            "and ends.",
+            group_name="sync",
+            kinds={"airtable"},
+            owners=OWNERS,
+        ),
+        dg.AssetSpec(
+            "airtable_deals",
+            deps=["kommo_leads", "airtable_linked_records"],
             description="Records in Airtable, one for each lead that qualifies. Materialize works "
             "off whatever the inbox holds now, and ends.",
             group_name="sync",
@@ -54,6 +69,9 @@ def synced_deals(
             break
         reports.append(work_batch(engine, batch))
     yield dg.MaterializeResult(asset_key="kommo_leads", metadata=kommo_metadata(total(reports)))
+    yield dg.MaterializeResult(
+        asset_key="airtable_linked_records", metadata=linked_metadata(engine, total(reports))
+    )
     yield dg.MaterializeResult(
         asset_key="airtable_deals", metadata=airtable_metadata(engine, total(reports))
     )

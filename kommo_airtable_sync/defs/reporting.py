@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from kommo_airtable_sync.core.stats import nearest_rank
+from kommo_airtable_sync.core.types import key_kind
 from kommo_airtable_sync.engine.batch import BatchReport
 from kommo_airtable_sync.engine.context import Engine
 
@@ -48,7 +49,19 @@ def airtable_metadata(engine: Engine, report: BatchReport) -> Mapping[str, Any]:
     if report.outage:
         metadata["waiting_for"] = report.outage
     if report.links:
-        metadata["leads"] = _table(engine, report)
+        metadata["leads"] = _table(
+            engine, [link for link in report.links if key_kind(link[0]) == "lead"]
+        )
+    return metadata
+
+
+def linked_metadata(engine: Engine, report: BatchReport) -> Mapping[str, Any]:
+    """Metadata of ``airtable_linked_records``: contacts and companies, with links."""
+    written = [link for link in report.links if key_kind(link[0]) != "lead"]
+    metadata: dict[str, Any] = dict.fromkeys(("created", "updated"), 0)
+    metadata.update(Counter(outcome for _, _, outcome in written))
+    if written:
+        metadata["records"] = _table(engine, written)
     return metadata
 
 
@@ -70,10 +83,13 @@ def total(reports: Sequence[BatchReport]) -> BatchReport:
 
 
 def record_batch(context: dg.OpExecutionContext, engine: Engine, report: BatchReport) -> None:
-    """One materialisation a batch, and the run's tags."""
+    """One materialisation a batch (of linked records only if some were written), and run tags."""
     context.log_event(
         dg.AssetMaterialization("airtable_deals", metadata=airtable_metadata(engine, report))
     )
+    if any(key_kind(key) != "lead" for key, _, _ in report.links):
+        metadata = linked_metadata(engine, report)
+        context.log_event(dg.AssetMaterialization("airtable_linked_records", metadata=metadata))
     if report.outage:
         context.log.warning(f"{report.outage}. The leads wait; nothing is lost.")
     tag_run(context, report)
@@ -97,7 +113,7 @@ def tag_run(context: dg.OpExecutionContext, report: BatchReport) -> None:
     )
 
 
-def _table(engine: Engine, report: BatchReport) -> dg.TableMetadataValue:
+def _table(engine: Engine, links: Sequence[tuple[str, str | None, str]]) -> dg.TableMetadataValue:
     rows = [
         dg.TableRecord(
             {
@@ -107,6 +123,6 @@ def _table(engine: Engine, report: BatchReport) -> dg.TableMetadataValue:
                 "airtable": engine.directory.record_url(key, record_id) if record_id else "",
             }
         )
-        for key, record_id, outcome in report.links[:TABLE_ROWS_MAX]
+        for key, record_id, outcome in links[:TABLE_ROWS_MAX]
     ]
     return dg.MetadataValue.table(rows)

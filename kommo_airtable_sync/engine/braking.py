@@ -18,7 +18,7 @@ def brake(engine: Engine, batch: Batch) -> None:
     usage = engine.journal.changed_since(since, besides=[plan.key for plan in plans])
     verdict = Brake(engine.config.safety).decide(usage, [_change(batch, plan) for plan in plans])
     for key, reason in verdict.held.items():
-        batch.outcomes[key] = Outcome("held", error=reason)
+        batch.outcomes[key] = Outcome("held", "braked", reason)
     batch.plans = [plan for plan in batch.plans if plan.key not in verdict.held]
     batch.patches = [plan for plan in batch.patches if plan.key not in verdict.held]
     batch.counts["braked"] += len(verdict.held)

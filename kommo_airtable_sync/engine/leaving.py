@@ -46,7 +46,8 @@ def lead_is_absent(engine: Engine, batch: Batch, key: str) -> None:
         batch.counts["vanished"] += 1
         batch.outcomes[key] = Outcome(
             "held",
-            error=f"Kommo does not show lead {key_id(key)} any more, and nobody said that it was "
+            "vanished",
+            f"Kommo does not show lead {key_id(key)} any more, and nobody said that it was "
             "deleted: perhaps the token lost rights. Release it if the lead is gone, drop it if "
             "not. Nothing was changed in Airtable.",
         )

@@ -38,7 +38,7 @@ def run_receiver(settings: Settings, host: str, port: int) -> None:
         airtable_webhooks=lambda: {hook.id: hook.mac_secret() for hook in registered(documents)},
         metrics=lambda: metrics_text(database, limiter),
         metrics_token=settings.metrics_token.get_secret_value(),
-        links=bool(config.links),
+        links=config.needs_clients,
     )
     settings.mark_ready("receiver")
     serve(app, host, port)

@@ -12,12 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import requests
-
 from kommo_airtable_sync.core.stats import nearest_rank
 from kommo_airtable_sync.sandbox.kommo.seed import ADMIN_ID
-from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN
-from kommo_airtable_sync.sandbox.stand_ins import TIMEOUT_SECONDS, StandIns
+from kommo_airtable_sync.sandbox.stand_ins import StandIns
 
 Json = Any
 Stamp = tuple[int, float]
@@ -49,10 +46,18 @@ class Seen:
         """Records that the sync created or updated."""
         return sorted((*self.created, *self.updated), key=lambda stamp: stamp[1])
 
-    @property
-    def told(self) -> list[Stamp]:
-        """The moments at which Airtable told of what people had edited."""
-        return [post for _, post in following(self.record_edits, self.posts)]
+    def there(self) -> list[float]:
+        """Seconds from each edit in Kommo to the record that shows it."""
+        return latencies(self.edits, self.written)
+
+    def back(self) -> list[float]:
+        """Seconds from the moment at which Airtable told of each edit to the lead that shows it.
+
+        0 for an edit that the sync had met, by another event, before it was told of it.
+        """
+        told = dict(following(self.record_edits, self.posts))
+        shown = dict(following(self.record_edits, self.lead_updates))
+        return [max(0.0, shown[edit][1] - told[edit][1]) for edit in told if edit in shown]
 
 
 def see(stand_ins: StandIns, since: float = 0.0) -> Seen:
@@ -231,30 +236,11 @@ def _shown(record: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def read_kommo(stand_ins: StandIns) -> tuple[list[Json], Names]:
-    """All leads and the names behind their ids, by the stand-in's API, unlimited."""
-    headers = {"Authorization": f"Bearer {SANDBOX_TOKEN}"}
-    before = stand_ins.control("kommo", "GET", "settings")
-    unlimited = {"requests_per_second": 10_000, "latency_seconds": 0}
-    stand_ins.control("kommo", "PATCH", "settings", unlimited)
-    leads: list[Json] = []
-    url: str | None = f"{stand_ins.kommo}/api/v4/leads?limit=250"
-    while url:
-        answer = requests.get(url, headers=headers, timeout=TIMEOUT_SECONDS)
-        page: Json = answer.json() if answer.status_code == 200 else {}
-        leads += page.get("_embedded", {}).get("leads", [])
-        url = page.get("_links", {}).get("next", {}).get("href")
-    stages: dict[tuple[int, int], str] = {}
-    for pipeline in _listing(stand_ins, "leads/pipelines", headers)["pipelines"]:
-        for status in pipeline["_embedded"]["statuses"]:
-            stages[pipeline["id"], status["id"]] = status["name"]
-    users = {user["id"]: user["name"] for user in _listing(stand_ins, "users", headers)["users"]}
-    restored = {name: before[name] for name in unlimited}
-    stand_ins.control("kommo", "PATCH", "settings", restored)
-    return leads, Names(stages, users)
-
-
-def _listing(stand_ins: StandIns, path: str, headers: Mapping[str, str]) -> Json:
-    answer = requests.get(
-        f"{stand_ins.kommo}/api/v4/{path}", headers=dict(headers), timeout=TIMEOUT_SECONDS
-    )
-    return answer.json()["_embedded"]
+    """All leads and the names behind their ids; it counts against no limit."""
+    account = stand_ins.control("kommo", "GET", "account")
+    stages = {
+        (pipeline["id"], status["id"]): status["name"]
+        for pipeline in account["pipelines"]
+        for status in pipeline["_embedded"]["statuses"]
+    }
+    return account["leads"], Names(stages, {user["id"]: user["name"] for user in account["users"]})

@@ -19,6 +19,8 @@ KOMMO_HOOKS = (
     "restore_lead",
     "status_lead",
     "responsible_lead",
+    "add_contact",
+    "update_contact",
 )
 
 
@@ -44,7 +46,8 @@ class StandIns:
         Args:
             receiver: its address.
             secret: of both kinds of hooks.
-            watch: Airtable fields whose changes make the automation of the Deals table run.
+            watch: Airtable fields whose changes make the automation of the Deals table run; none
+                of them, no automation, as where Kommo owns all.
         """
         requests.post(
             f"{self.kommo}/api/v4/webhooks",
@@ -52,6 +55,8 @@ class StandIns:
             headers={"Authorization": f"Bearer {KOMMO_TOKEN}"},
             timeout=TIMEOUT_SECONDS,
         ).raise_for_status()
+        if not watch:
+            return
         automation = {"url": f"{receiver}/hooks/airtable", "secret": secret, "watch": list(watch)}
         self.control("airtable", "POST", "automations", automation)
 

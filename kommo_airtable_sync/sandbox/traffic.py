@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from typing import Any
 
 from kommo_airtable_sync.sandbox.stand_ins import StandIns
@@ -11,7 +10,7 @@ from kommo_airtable_sync.sandbox.stand_ins import StandIns
 Json = Any
 COMPANIES = ("Northwind", "Müller & Söhne", "Café Lumière", "ООО Ромашка", "Acme", "Ōsaka Trading")
 WARES = ("renewal", "pilot", "rollout", "upgrade", "training 🎓", "support")
-TAGS = ("hot", "VIP", "späť", "повтор", "newsletter", "partner")
+TAGS = {"sales": ("hot", "VIP", "späť"), "operations": ("повтор", "newsletter", "partner")}
 WATCHED = ("Amount", "Tags", "Onboarding Status")
 """What operations edit in Airtable: the fields that the example shares with it or leaves to it."""
 
@@ -21,34 +20,40 @@ class People:
 
     Args:
         stand_ins: where they work.
-        pipelines: API v4 pipelines, with their stages.
         seed: of the dice.
     """
 
-    def __init__(self, stand_ins: StandIns, pipelines: Sequence[Json], seed: int = 7) -> None:
+    def __init__(self, stand_ins: StandIns, seed: int = 7) -> None:
+        account = stand_ins.control("kommo", "GET", "account")
         self._stand_ins = stand_ins
+        self._leads = [int(lead["id"]) for lead in account["leads"]]
         self._dice = random.Random(seed)  # noqa: S311 - a demo, not a secret
         self._stages = [
             (pipeline["id"], status["id"])
-            for pipeline in pipelines
+            for pipeline in account["pipelines"]
             for status in pipeline["_embedded"]["statuses"]
             if status["type"] == 0
         ]
 
-    def sell(self, lead_ids: list[int]) -> None:
-        """In Kommo: create a deal (one time in five) or change one that is there."""
-        if not lead_ids or self._dice.random() < 0.2:
-            lead_ids.append(self._stand_ins.add_lead(**self._new_deal()))
+    def act(self) -> None:
+        """One edit; one in three is made in Airtable."""
+        records = self._stand_ins.records() if self._dice.random() < 1 / 3 else []
+        if records:
+            self._operate(self._dice.choice(records))
         else:
-            self._stand_ins.edit_lead(self._dice.choice(lead_ids), **self._change())
+            self._sell()
 
-    def operate(self, records: Sequence[Json]) -> None:
+    def _sell(self) -> None:
+        """In Kommo: create a deal (one time in five) or change one that is there."""
+        if not self._leads or self._dice.random() < 0.2:
+            self._leads.append(self._stand_ins.add_lead(**self._new_deal()))
+        else:
+            self._stand_ins.edit_lead(self._dice.choice(self._leads), **self._change())
+
+    def _operate(self, record: Json) -> None:
         """In Airtable: change one cell of a record, given as ``{id, fields}``."""
-        if not records:
-            return
-        record = self._dice.choice(records)
         name = self._dice.choice(WATCHED)
-        tags = {self._dice.choice(TAGS), *record["fields"].get("Tags", ())}
+        tags = {self._dice.choice(TAGS["operations"]), *record["fields"].get("Tags", ())}
         cell: Json = {
             "Amount": self._amount(),
             "Tags": sorted(tags),
@@ -59,10 +64,6 @@ class People:
     def pause_seconds(self) -> float:
         """How long until the next edit: mostly short, at times a breath."""
         return self._dice.choice((0.05, 0.1, 0.2, 0.3, 0.6))
-
-    def picks_airtable(self) -> bool:
-        """Whose turn it is: one edit in three is made in Airtable."""
-        return self._dice.random() < 1 / 3
 
     def _new_deal(self) -> Json:
         pipeline_id, status_id = self._dice.choice(self._stages)
@@ -80,7 +81,7 @@ class People:
             case "price":
                 return {"price": self._amount()}
             case "tag":
-                return {"tags_to_add": [{"name": self._dice.choice(TAGS)}]}
+                return {"tags_to_add": [{"name": self._dice.choice(TAGS["sales"])}]}
             case _:
                 return {"name": self._name()}
 

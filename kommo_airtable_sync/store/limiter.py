@@ -25,7 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from kommo_airtable_sync.core.types import BULK, LIVE, Priority
 from kommo_airtable_sync.store.database import Connection, Database
 
-MARGIN_SECONDS = 0.04
+MARGIN_SECONDS = 0.08
 WINDOW_SECONDS = 1.0 + MARGIN_SECONDS
 CREATION_LOCK = 0x6B61_6C6D  # any fixed number; PostgreSQL advisory lock
 

@@ -124,6 +124,30 @@ class Reports:
         times = [float(at) for at in oldest if at is not None]
         return max(0.0, now - min(times)) if times else None
 
+    def overdue_seconds(self) -> float:
+        """For how long a live key has been due, claimed or not, and is not settled yet; or 0."""
+        with self._database.read() as connection:
+            now = self._database.now(connection)
+            first = sa.select(sa.func.min(due.c.due_at)).where(due.c.priority == LIVE)
+            at = connection.scalar(first)
+        return 0.0 if at is None else max(0.0, now - float(at))
+
+    def waiting_for_people(self) -> dict[str, int]:
+        """How many events and fields wait for a person, by why (``core.alerts.WAITING``)."""
+        held = events.c.outcome.in_(("braked", "vanished"))
+        why = sa.case((held, events.c.outcome), else_=events.c.state).label("why")
+        of_events = sa.select(why, sa.func.count().label("how_many")).where(
+            events.c.state.in_(("dead", "quarantined", "held"))
+        )
+        field_why = held_fields.c.reason.label("why")
+        of_fields = sa.select(field_why, sa.func.count().label("how_many"))
+        with self._database.read() as connection:
+            rows = [
+                *connection.execute(of_events.group_by(why)),
+                *connection.execute(of_fields.group_by(field_why)),
+            ]
+            return {row.why: row.how_many for row in rows}
+
     def latency(self, limit: int = 1000) -> Latency:
         """Of the live events settled last; those made good later by another do not count."""
         with self._database.read() as connection:

@@ -34,11 +34,11 @@ class Runner:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Why nobody calls a side at the moment."""
+    """Why nobody calls a side at the moment; ``seconds``: from the first failure to its end."""
 
     side: str
     seconds_left: float
-    since: float
+    seconds: float
     failures: int
     reason: str
     detail: str
@@ -157,6 +157,16 @@ class Runners:
             )
         return None if at is None else now - float(at)
 
+    def unanswered_nudges(self, lane: Priority, seconds: float) -> int:
+        """How many nudges of the last so many seconds no run has answered yet."""
+        with self._database.read() as connection:
+            unanswered = sa.select(sa.func.count()).where(
+                nudges.c.lane == lane,
+                nudges.c.run_id.is_(None),
+                nudges.c.requested_at > self._database.now(connection) - seconds,
+            )
+            return int(connection.scalar(unanswered) or 0)
+
     # ------------------------------------------------------------------ pauses
 
     def pause(self, side: str, seconds: float, failures: int, reason: str, detail: str) -> None:
@@ -193,8 +203,8 @@ class Runners:
             rows = connection.execute(sa.select(sides)).all()
         return {
             row.side: Pause(
-                row.side, row.paused_until - now, row.paused_since, row.failures, row.reason,
-                row.detail,
+                row.side, row.paused_until - now, row.paused_until - row.paused_since,
+                row.failures, row.reason, row.detail,
             )
             for row in rows
         }  # fmt: skip

@@ -25,7 +25,7 @@ class Outcome:
         state: ``done``; ``dead`` (a person must look); ``held`` (a person must allow it); ``retry``
             (counts as an attempt); ``released`` (nobody's fault: back into the queue as it was).
         outcome: for done: ``created``, ``updated``, ``unchanged``, ``stale``, ``filtered``,
-            ``absent``.
+            ``absent``; for held: ``braked``, ``vanished``.
         error: one sentence for people.
         due_in_seconds: for retry and released.
     """

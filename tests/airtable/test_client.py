@@ -96,7 +96,8 @@ def test_rows_that_are_all_known_are_a_plain_update(airtable, client):
 
 def test_no_rows_make_no_call(airtable, client):
     assert client.upsert(TABLE, KEY, []) == UpsertAnswer([], frozenset())
-    assert client.records_by_key(TABLE, KEY, []) == []
+    assert client.find_records(TABLE, [], KEY, []) == []
+    client.delete_records(TABLE, [])
     assert airtable.seen == []
 
 
@@ -134,7 +135,7 @@ def test_an_answer_about_other_records_is_not_believed(airtable, client, records
 def test_records_are_found_by_key_duplicates_included(airtable, client):
     found = [record("rec1", fldKEY=7), record("rec2", fldKEY=7)]
     airtable.script.append(Reply(200, {"records": found}))
-    assert client.records_by_key(TABLE, KEY, [7, 8]) == found
+    assert client.find_records(TABLE, [], KEY, [7, 8]) == found
     [seen] = airtable.seen
     assert (seen.method, seen.path) == ("GET", f"/v0/{BASE}/{TABLE}")
     assert dict(seen.query) == {
@@ -146,7 +147,7 @@ def test_records_are_found_by_key_duplicates_included(airtable, client):
 
 def test_a_text_key_is_quoted(airtable, client):
     airtable.script.append(Reply(200, {"records": []}))
-    client.records_by_key(TABLE, KEY, ["7", "it's"])
+    client.find_records(TABLE, [], KEY, ["7", "it's"])
     assert dict(airtable.seen[0].query)["filterByFormula"] == (
         r"OR({fldKEY}='7', {fldKEY}='it\'s')"
     )
@@ -155,7 +156,7 @@ def test_a_text_key_is_quoted(airtable, client):
 def test_a_formula_too_long_for_an_address_goes_in_a_body(airtable, client):
     airtable.script.append(Reply(200, {"records": [], "offset": "itrX/recX"}))
     airtable.script.append(Reply(200, {"records": []}))
-    client.records_by_key(TABLE, KEY, [10**12 + n for n in range(900)])
+    client.find_records(TABLE, [], KEY, [10**12 + n for n in range(900)])
     first, second = airtable.seen
     assert (first.method, first.path) == ("POST", f"/v0/{BASE}/{TABLE}/listRecords")
     assert first.body["filterByFormula"].startswith("OR({fldKEY}=1000000000000,")
@@ -165,10 +166,20 @@ def test_a_formula_too_long_for_an_address_goes_in_a_body(airtable, client):
 
 def test_records_are_found_by_their_ids_in_this_table_only(airtable, client):
     airtable.script.append(Reply(200, {"records": [record("rec1")]}))
-    assert client.get_records(TABLE, ["rec1", "rec2"]) == [record("rec1")]
+    assert client.find_records(TABLE, ["rec1", "rec2"], KEY, [7]) == [record("rec1")]
     assert dict(airtable.seen[0].query)["filterByFormula"] == (
-        "OR(RECORD_ID()='rec1', RECORD_ID()='rec2')"
+        "OR(RECORD_ID()='rec1', RECORD_ID()='rec2', {fldKEY}=7)"
     )
+
+
+def test_up_to_ten_records_are_deleted_in_one_call(airtable, client):
+    airtable.script.append(Reply(200, {"records": [{"id": "rec1", "deleted": True}]}))
+    client.delete_records(TABLE, ["rec1", "rec2"])
+    [seen] = airtable.seen
+    assert (seen.method, seen.path) == ("DELETE", f"/v0/{BASE}/{TABLE}")
+    assert [value for name, value in seen.query if name == "records[]"] == ["rec1", "rec2"]
+    with pytest.raises(ValueError, match="takes 10"):
+        client.delete_records(TABLE, [f"rec{n}" for n in range(11)])
 
 
 def test_pages_follow_the_offset_each_in_a_slot_of_its_own(airtable, client, budget):

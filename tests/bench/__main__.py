@@ -34,7 +34,7 @@ def main() -> None:
     patterns, direction = arguments.patterns.split(","), arguments.direction
     runs: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "ack": lambda: [ack.run(work)],
-        "burst": lambda: [burst.run(work)],
+        "burst": lambda: burst.run(work),
         "outage": lambda: [outage.run(work)],
         "echo": lambda: [echo.run(work)],
         "latency": lambda: latency.run(work, patterns, direction),

@@ -10,14 +10,24 @@ from urllib.parse import urlencode
 
 import requests
 
+from tests.simulated import KOMMO_OWNED, config_text
 from tests.stack import Stack, wait_until
 
 LEADS_PER_HOOK = 20
 
 
-def run(folder: Path, leads: int = 2_000) -> dict[str, Any]:
+def run(folder: Path, leads: int = 2_000) -> list[dict[str, Any]]:
+    """The burst where Kommo owns every field, and under the example, which shares and links."""
+    one_way = config_text(**KOMMO_OWNED)
+    return [
+        {"mapping": "Kommo owns all", **measure(folder / "burst-one-way", leads, one_way)},
+        {"mapping": "the example", **measure(folder / "burst-example", leads, None)},
+    ]
+
+
+def measure(folder: Path, leads: int, config: str | None) -> dict[str, Any]:
     """Make the leads without hooks, then send one hook for each at once; then all again."""
-    with Stack(folder / "burst") as stack:
+    with Stack(folder, config=config) as stack:
         stack.start()
         ids = stack.control("kommo", "POST", "seed", {"count": leads})["ids"]
         for side in ("kommo", "airtable"):

@@ -19,8 +19,6 @@ from typing import Any
 
 from kommo_airtable_sync.sandbox.observe import (
     Quantiles,
-    Stamp,
-    latencies,
     quantiles,
     see,
     unanswered,
@@ -40,6 +38,7 @@ class StockStack(Stack):
         config.write_text(config.read_text().replace("linger_seconds: 6", "linger_seconds: 0"))
         assert "linger_seconds: 0" in config.read_text()
         self.start_sandbox(leads)
+        self.connect()
         self.home.mkdir(parents=True, exist_ok=True)
         self.environment["DAGSTER_HOME"] = str(self.home)
         (self.home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
@@ -58,7 +57,6 @@ class StockStack(Stack):
             )
         wait_until(lambda: self.answers(f"{self.receiver}/readyz"), 60, "the receiver")
         wait_until(lambda: self.answers(f"{self.dagster}/server_info"), 90, "Dagster", 0.5)
-        self.connect()
 
     def stop(self) -> None:
         """`dagster dev` and all its children at once: it waits for them longer than we do."""
@@ -103,15 +101,16 @@ def play(stack: Stack, pattern: str, direction: str, seed: int = 1) -> dict[str,
         else:
             stand_ins.edit_record(ids[leads[which]], {"Amount": amount})
 
-    def stamps() -> tuple[list[Stamp], list[Stamp]]:
+    def arrived() -> bool:
         seen = see(stand_ins, since)
-        return (seen.edits, seen.written) if direction == "forward" else (
-            seen.told, seen.lead_updates)  # fmt: skip
+        late = unanswered(seen.edits, seen.written)
+        return not late and not unanswered(seen.record_edits, seen.lead_updates)
 
-    wait_until(lambda: not unanswered(*stamps()), 60, "every edit has arrived", 0.5)
-    causes, effects = stamps()
-    found = quantiles(latencies(causes, effects))
-    return {"pattern": pattern, "events": len(causes), **_figures(found)}
+    wait_until(arrived, 60, "every edit has arrived", 0.5)
+    seen = see(stand_ins, since)
+    seconds = seen.there() if direction == "forward" else seen.back()
+    edits = seen.edits if direction == "forward" else seen.record_edits
+    return {"pattern": pattern, "events": len(edits), **_figures(quantiles(seconds))}
 
 
 def _figures(found: Quantiles) -> dict[str, float | int | None]:

@@ -32,9 +32,11 @@ def test_register_list_ping_and_remove(stack: Stack) -> None:
     assert registered.returncode == 0, registered.stderr
     assert f"Kommo calls {stack.receiver}/hooks/kommo/***" in registered.stdout
     assert f"Airtable pings {stack.receiver}/hooks/airtable/ping" in registered.stdout
-    assert "Kommo Deal ID" in registered.stdout
-    # The example lets Kommo own every field.
-    assert "no automation is needed" in registered.stdout
+    # The automation is to start on what Airtable owns or shares, and on nothing else.
+    assert "Onboarding Status" in registered.stdout
+    assert "Amount" in registered.stdout
+    assert "Region" not in registered.stdout
+    assert 'input.secret("' in registered.stdout
 
     listed = stack.cli("webhooks", "list", "--json")
     assert listed.returncode == 0, listed.stderr

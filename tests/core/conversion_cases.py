@@ -128,6 +128,9 @@ def inputs(name: str, schema: KommoSchema, *, as_person: bool) -> list[tuple[Jso
         ],
         **{key: [(item | {key: at}, value) for item, at, value in stamps]
            for key in ("created_at", "updated_at", "closed_at")},
+        # Put into the lead once its contact and company were read.
+        **{key: [({"_names": {key: text}}, text) for text in TEXTS]
+           for key in ("main_contact", "company")},
         "id": [({}, Decimal(20_000_001))],
         "url": [({}, "/leads/detail/20000001")],
         # The stand-in, like most accounts, has none.

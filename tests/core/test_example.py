@@ -16,6 +16,7 @@ def test_the_example_fits_the_accounts_it_was_written_for():
     assert len(mapping.fields) == 22
     assert {f.name: f.owner for f in mapping.fields if f.owner != "kommo"} == {
         "Amount": "both",
+        "Tags": "both",
         "Onboarding Status": "airtable",
     }
     assert [(link.kind, link.target.name) for link in mapping.links] == [("contact", "Client")]

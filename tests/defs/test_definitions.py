@@ -25,10 +25,14 @@ def test_definitions_hold_the_names_of_the_contract() -> None:
     repository = loaded()
     assert {key.to_user_string() for key in repository.assets_defs_by_key} == {
         "kommo_leads",
+        "airtable_linked_records",
         "airtable_deals",
     }
     assert "sync_changes" in {job.name for job in repository.get_all_jobs()}
-    assert [sensor.name for sensor in repository.sensor_defs] == ["webhook_sensor"]
+    assert sorted(sensor.name for sensor in repository.sensor_defs) == [
+        "failure_alerts",
+        "webhook_sensor",
+    ]
 
 
 def test_assets_say_what_they_are() -> None:

@@ -12,6 +12,13 @@ from pydantic import SecretStr
 
 from kommo_airtable_sync import __version__
 from kommo_airtable_sync.cli.main import app
+from kommo_airtable_sync.core.alerts import (
+    NUDGES_MIN,
+    OVERDUE_SECONDS_MAX,
+    WAITING,
+    View,
+    conditions,
+)
 from kommo_airtable_sync.core.backoff import PAUSE_SECONDS
 from kommo_airtable_sync.core.config import parse_config
 from kommo_airtable_sync.receiver import metrics
@@ -205,6 +212,23 @@ def test_the_operations_page_names_the_metrics_there_are() -> None:
     families = set(re.findall(r'PREFIX \+ "(\w+)"', source))
     families |= set(re.findall(r'_counter\(\s*"(\w+)"', source))
     assert named == families
+
+
+def test_the_operations_page_explains_every_alert_there_is_and_no_other() -> None:
+    section = read("docs/operations.md").split("## Alerts")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.M)
+    explained = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    there = conditions(
+        View(
+            waiting=dict.fromkeys(WAITING, 1),
+            nudges={"LANE": NUDGES_MIN},
+            failed_runs={"ID": "sync_changes"},
+            overdue_seconds=OVERDUE_SECONDS_MAX + 1,
+        )
+    )
+    for reason in PAUSE_SECONDS:
+        there |= conditions(View(pauses={"SIDE": (reason, 7200)}))
+    assert explained == set(there)
 
 
 def test_the_changelog_begins_with_this_version() -> None:

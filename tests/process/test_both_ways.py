@@ -5,13 +5,16 @@ Every hook is held for a second, so that both edits stand before the product hea
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from kommo_airtable_sync.core.canonical import to_json
 from kommo_airtable_sync.sandbox.observe import agreement, see
 from kommo_airtable_sync.store.schema import journal
 from tests.conftest import ENGINES, postgres_database
@@ -95,7 +98,7 @@ def test_of_two_edits_of_one_field_the_rule_chooses_and_the_journal_keeps_the_lo
     losers = [
         (row.side, row.rule)
         for row in journalled(stack, lead, "Amount")
-        if str(row.before).strip('"') == "900"
+        if json.loads(row.before) == to_json(Decimal(900))
     ]
     assert losers == [("airtable", "conflict_kommo")]
 
@@ -144,9 +147,18 @@ def journalled(stack: Stack, lead: int, field: str) -> list[Any]:
         return list(connection.execute(query.order_by(journal.c.id)).all())
 
 
+def test_a_webhook_tells_as_well_as_the_automation_does(stack: Stack) -> None:
+    lead = new_deal(stack, name="Told by a webhook", price=1)
+    registered = stack.cli("webhooks", "register", "--url", stack.receiver)
+    assert registered.returncode == 0, registered.stderr
+    stack.control("airtable", "DELETE", "automations")
+    stack.edit_record(lead, Amount=55)
+    stack.wait_for_lead(lead, price=55)
+
+
 def test_in_the_end_both_sides_agree_and_nothing_goes_to_and_fro(stack: Stack) -> None:
     wait_until(stack.quiet, 60, "nothing is left to do")
     found = agreement(stack.stand_ins)
     assert (found.duplicates, found.differences) == (0, ())
     seen = see(stack.stand_ins)
-    assert len(seen.lead_updates) == 4  # an amount, a tag, and what Airtable owns, twice
+    assert len(seen.lead_updates) == 5  # two amounts, a tag, and what Airtable owns, twice

@@ -96,6 +96,7 @@ def test_every_sample_webhook_is_accepted_for_the_right_lead(stack: Stack) -> No
         "cap-3-lead-status.form": 30267969,
         "cap-4-dp-lead-status.form": 10754147,
     }
+    # sync.yaml maps links, so what befalls contacts counts.
     contacts = {"cap-1-contact-add.form", "cap-1-contact-update.form"}
     assert {path.name for path in SAMPLES.glob("*.form")} == set(expected) | contacts
     for path in sorted(SAMPLES.glob("*.form")):
@@ -106,7 +107,7 @@ def test_every_sample_webhook_is_accepted_for_the_right_lead(stack: Stack) -> No
             timeout=5,
         )
         assert answer.status_code == 200
-        assert answer.json() == {"accepted": 1 if path.name in expected else 0}
+        assert answer.json() == {"accepted": 1}
     for lead_id in set(expected.values()):
         events = stack.reports().list_events("all", lead_id)
         assert len(events) == sum(1 for value in expected.values() if value == lead_id)

@@ -8,6 +8,7 @@ import pytest
 
 from kommo_airtable_sync.sandbox.observe import (
     Names,
+    Seen,
     compare,
     following,
     latencies,
@@ -95,3 +96,22 @@ def test_a_lead_whose_last_cause_nothing_followed_is_unanswered() -> None:
 def test_quantiles_of_nothing_are_nothing() -> None:
     assert quantiles([]).p95 is None
     assert quantiles([3.0, 1.0, 2.0]).max == 3.0
+
+
+def test_the_way_back_is_counted_from_what_airtable_told() -> None:
+    seen = Seen(
+        edits=[],
+        record_edits=[(1, 10.0), (2, 10.0), (3, 10.0), (4, 10.0)],
+        # Of 2 it told late, of 3 never.
+        posts=[(1, 10.5), (2, 13.0), (4, 11.0)],
+        created=[],
+        updated=[],
+        lead_updates=[(1, 11.5), (2, 12.0), (3, 12.0), (1, 20.0), (2, 20.0)],
+    )
+    assert seen.back() == [1.0, 0.0]
+
+
+def test_an_edit_in_kommo_is_answered_by_a_new_or_a_changed_record() -> None:
+    seen = Seen([(1, 1.0), (2, 2.0)], [], [], [(2, 4.0)], [(1, 1.5)], [])
+    assert seen.there() == [0.5, 2.0]
+    assert seen.written == [(1, 1.5), (2, 4.0)]

@@ -134,7 +134,7 @@ def test_calls_may_go_together_as_long_as_the_second_is_not_full() -> None:
         times.append(grant.at)
     assert times[:5] == [START] * 5
     assert times[5:10] == [START + WINDOW_SECONDS] * 5
-    assert times[10] == START + 2 * WINDOW_SECONDS
+    assert times[10] == pytest.approx(START + 2 * WINDOW_SECONDS)
 
 
 # ---------------------------------------------------------------------- SQL

@@ -116,6 +116,7 @@ def report(database: Database) -> None:
     reports = Reports(database)
     assert reports.inbox_counts()["pending"] == DUE_KEYS
     assert reports.oldest_pending_seconds() == 0
+    assert reports.overdue_seconds() == 0
     assert reports.latency()["count"] == 1000
     assert len(reports.list_events("done", limit=10)) == 10
     assert reports.list_events("dead") == []

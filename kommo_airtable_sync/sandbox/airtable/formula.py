@@ -1,19 +1,18 @@
 """The part of Airtable's formula language that a sync's ``filterByFormula`` needs.
 
-Understood: AND OR NOT, = != < > <= >=, {field name or id}, strings, numbers, BLANK(),
-RECORD_ID(), LAST_MODIFIED_TIME(), IS_AFTER(a, b). All else is refused, never guessed.
+Understood: AND OR, =, {field name or id}, strings, numbers, RECORD_ID(). All else is refused, never
+guessed.
 """
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from kommo_airtable_sync.sandbox.airtable.kinds import as_text, parse_instant, read_cell
+from kommo_airtable_sync.sandbox.airtable.kinds import as_text, read_cell
 from kommo_airtable_sync.sandbox.airtable.refusal import Refusal, refuse
 from kommo_airtable_sync.sandbox.airtable.schema import Record, Table
 
@@ -23,17 +22,9 @@ RECORD_ID = ""
 _TOKEN = re.compile(
     r"""\s*(?:(?P<number>-?(?:\d+(?:\.\d+)?|\.\d+)) | (?P<name>[A-Za-z_]+)(?=\s*\() |
     (?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*') | \{(?P<field>(?:[^}\\]|\\.)+)\} |
-    (?P<symbol>!=|<=|>=|[=<>(),]))""",
+    (?P<symbol>[=(),]))""",
     re.VERBOSE | re.DOTALL,
 )
-_COMPARE: dict[str, Callable[[Json, Json], bool]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    ">": operator.gt,
-    "<=": operator.le,
-    ">=": operator.ge,
-}
 # Types whose cells an index finds by a literal of that type.
 _INDEXED = {"number": float, "singleLineText": str, "multilineText": str, "email": str}
 
@@ -89,8 +80,9 @@ class _Parser:
 
     def _comparison(self) -> Formula:
         left = self._operand()
-        while self._left[-1][1] in _COMPARE and self._left[-1][0] == "symbol":
-            left = _compare(self._left.pop()[1], left, self._operand())
+        while self._left[-1] == ("symbol", "="):
+            self._left.pop()
+            left = _equal(left, self._operand())
         return left
 
     def _operand(self) -> Formula:
@@ -146,18 +138,12 @@ def _literal(value: Json) -> Formula:
     return Formula(lambda _: value, literal=value)
 
 
-def _compare(sign: str, left: Formula, right: Formula) -> Formula:
+def _equal(left: Formula, right: Formula) -> Formula:
     def evaluate(record: Record) -> bool:
-        ours, theirs = _plain(left.evaluate(record)), _plain(right.evaluate(record))
-        if sign not in ("=", "!=") and type(ours) is not type(theirs):
-            # In an ordering, blank counts as 0; other text beside a number is an error.
-            ours, theirs = (0.0 if side == "" else side for side in (ours, theirs))
-            if type(ours) is not type(theirs):
-                return False
-        return _COMPARE[sign](ours, theirs)
+        return _plain(left.evaluate(record)) == _plain(right.evaluate(record))
 
     source, value = left.source or right.source, left.literal or right.literal
-    if sign != "=" or source is None or not value or type(value) is not source[1]:
+    if source is None or not value or type(value) is not source[1]:
         return Formula(evaluate)
     return Formula(evaluate, ((source[0], value),))
 
@@ -169,16 +155,8 @@ def _plain(value: Json) -> Json:
 
 def _call(name: str, given: list[Formula]) -> Formula:
     match name, given:
-        case "BLANK", []:
-            return _literal("")
         case "RECORD_ID", []:
             return Formula(lambda record: record.id, source=(RECORD_ID, str))
-        case "LAST_MODIFIED_TIME", []:
-            return Formula(lambda record: record.modified)
-        case "NOT", [only]:
-            return Formula(lambda record: not only.evaluate(record))
-        case "IS_AFTER", [left, right]:
-            return Formula(lambda record: _is_after(left.evaluate(record), right.evaluate(record)))
         case "AND", [_, *_]:
             keys = next((each.keys for each in given if each.keys is not None), None)
             return Formula(lambda record: all(e.evaluate(record) for e in given), keys)
@@ -189,8 +167,3 @@ def _call(name: str, given: list[Formula]) -> Formula:
             return Formula(lambda record: any(e.evaluate(record) for e in given), every)
         case _:
             raise _invalid()
-
-
-def _is_after(left: Json, right: Json) -> bool:
-    ours, theirs = parse_instant(left), parse_instant(right)
-    return ours is not None and theirs is not None and ours > theirs

@@ -7,6 +7,7 @@ Neither limited nor authenticated: a tool for the same machine. All JSON.
     GET, PATCH, DELETE  /_control/leads/{id}          as a person (contacts, companies alike)
     POST                /_control/leads/{id}/restore | /_control/leads/{id}/notes {"text"}
     POST                /_control/seed {"count"} | /_control/reset | /_control/unblock
+    GET                 /_control/account             {"leads", "pipelines", "users"}, all of them
     GET                 /_control/changes?since=n | /_control/deliveries (?log=0)
     GET, PATCH          /_control/settings
     GET, POST, DELETE   /_control/faults              a Fault or an array | all
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from kommo_airtable_sync.sandbox.kommo.model import KommoModel
 
 Json = dict[str, Any]
+_LISTED = (("pipelines", "leads/"), ("users", ""))
 
 
 class Control:
@@ -61,6 +63,11 @@ class Control:
     def _crew(self, method: str, parts: list[str], query: Query, body: bytes) -> Any:
         model = self._model
         match (method, *parts):
+            case ("GET", "account"):
+                rows = model.state.rows
+                leads = [self._shown(each) for each in rows["leads"].values()]
+                listed = {key: list(rows[f"{path}{key}"].values()) for key, path in _LISTED}
+                return listed | {"leads": [each for each in leads if not each["is_deleted"]]}
             case ("GET", "changes"):
                 log = model.state.changes
                 return {"changes": log[query.number("since") or 0 :], "next": len(log)}

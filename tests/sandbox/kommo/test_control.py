@@ -151,3 +151,15 @@ def test_control_is_neither_limited_nor_authenticated_nor_slowed(call: Caller, c
         call.control("GET", "settings")
     assert clock.now() == before
     assert call.control("GET", "requests")["total"] == 0
+
+
+def test_the_whole_account_is_shown_without_a_call_being_counted(call: Caller):
+    kept, gone = call.lead(name="kept"), call.lead(name="gone")
+    call.control("DELETE", f"leads/{gone}")
+    call.control("DELETE", "requests")
+    account = call.control("GET", "account")
+    assert [each["id"] for each in account["leads"]] == [kept]
+    assert account["leads"][0] == call.control("GET", f"leads/{kept}")["lead"]
+    assert [each["name"] for each in account["pipelines"]] == ["Sales", "Enterprise"]
+    assert len(account["users"]) == 4
+    assert call.control("GET", "requests")["total"] == 0

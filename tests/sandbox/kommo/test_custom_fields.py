@@ -177,5 +177,4 @@ def test_a_definition_has_the_keys_of_the_documented_example(call: Caller):
     assert [(each["name"], each["currency"]) for each in only.rows("custom_fields")] == [
         ("Seats", None),
         ("Budget", "EUR"),
-        ("Onboarding status", None),
     ]

@@ -125,6 +125,20 @@ def test_a_tag_added_between_our_read_and_our_write_stays_and_is_shown(world: Wo
     world.assert_in_step([lead])
 
 
+def test_the_last_tag_removed_between_our_read_and_our_write_goes_from_airtable(
+    world: World, lead: int
+):
+    world.edit_lead(lead, **tagged("hot", "partner"))
+    settle(world)
+    world.edit_record(record_id(world, lead), Tags=["hot"])
+    world.deliver_hooks()
+    meanwhile = Meanwhile("kommo.update_leads", lambda: world.edit_lead(lead, **tagged("partner")))
+    world.work(meanwhile.set(world.engine))
+    settle(world)
+    assert in_kommo(world, lead, "Tags") is None
+    world.assert_in_step([lead])
+
+
 def test_a_held_conflict_waits_for_a_person_and_is_shown(world: World, lead: int):
     world.edit_lead(lead, **custom(Notes="from sales"))
     world.edit_record(record_id(world, lead), Notes="from operations")

@@ -248,10 +248,10 @@ def _bases(subject: Subject, each: FieldMapping, kommo: Canonical) -> list[Agree
     agreed = subject.entry.fields.get(each.id)
     if agreed is None or agreed.fingerprint != each.fingerprint or _is_new_record(subject):
         return [(None, None)] if _may_be_made_blank(subject, each) else []
-    is_set = isinstance(kommo, frozenset)
+    is_set = isinstance(kommo, frozenset) or isinstance(agreed.kommo, frozenset)
     if agreed.expected and not is_set and _is_untouched(subject):
         # Nobody but us has written to the lead since: Kommo keeps our value in its own way. Of a
-        # set we only send additions and removals, so more in it is what a person added before.
+        # set we only send additions and removals, so what differs is what a person did before.
         return [(kommo, agreed.airtable)]
     return [(agreed.kommo, agreed.airtable)]
 

@@ -79,6 +79,20 @@ def test_two_people_each_add_a_tag_and_both_stay(world: World, lead: int):
     world.assert_in_step([lead])
 
 
+def test_tags_added_on_both_sides_of_a_record_whose_creation_nobody_confirmed_all_stay(
+    world: World,
+):
+    lead = world.add_lead(name="Deal")
+    world.fail("airtable", "drop_after", method="PATCH", times=1)
+    world.deliver_hooks()
+    world.work()
+    world.edit_lead(lead, **tagged("hot"))
+    world.edit_record(record_id(world, lead), Tags=["newsletter"])
+    settle(world)
+    assert in_kommo(world, lead, "Tags") == {"hot", "newsletter"}
+    world.assert_in_step([lead])
+
+
 class Meanwhile(Trap):
     """Lets somebody act just before a step that is taken for the first time."""
 
@@ -106,17 +120,17 @@ def test_a_tag_added_between_our_read_and_our_write_stays_and_is_shown(world: Wo
     world.assert_in_step([lead])
 
 
-def test_tags_added_on_both_sides_of_a_record_whose_creation_nobody_confirmed_all_stay(
-    world: World,
+def test_the_last_tag_removed_between_our_read_and_our_write_goes_from_airtable(
+    world: World, lead: int
 ):
-    lead = world.add_lead(name="Deal")
-    world.fail("airtable", "drop_after", method="PATCH", times=1)
-    world.deliver_hooks()
-    world.work()
-    world.edit_lead(lead, **tagged("hot"))
-    world.edit_record(record_id(world, lead), Tags=["newsletter"])
+    world.edit_lead(lead, **tagged("hot", "partner"))
     settle(world)
-    assert in_kommo(world, lead, "Tags") == {"hot", "newsletter"}
+    world.edit_record(record_id(world, lead), Tags=["hot"])
+    world.deliver_hooks()
+    meanwhile = Meanwhile("kommo.update_leads", lambda: world.edit_lead(lead, **tagged("partner")))
+    world.work(meanwhile.set(world.engine))
+    settle(world)
+    assert in_kommo(world, lead, "Tags") is None
     world.assert_in_step([lead])
 
 

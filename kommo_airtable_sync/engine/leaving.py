@@ -13,7 +13,8 @@ from kommo_airtable_sync.core.status import status_text
 from kommo_airtable_sync.core.types import key_id
 from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.context import Engine
-from kommo_airtable_sync.engine.plan import Subject, with_status
+from kommo_airtable_sync.engine.outgoing import with_status
+from kommo_airtable_sync.engine.subject import Subject
 from kommo_airtable_sync.store.entries import Intent, LedgerEntry
 from kommo_airtable_sync.store.settling import Outcome
 

@@ -21,9 +21,10 @@ from kommo_airtable_sync.engine.braking import brake
 from kommo_airtable_sync.engine.context import LEASE_SECONDS, Engine
 from kommo_airtable_sync.engine.merge import accept
 from kommo_airtable_sync.engine.outage import pausing
-from kommo_airtable_sync.engine.plan import Subject, plan_subject
+from kommo_airtable_sync.engine.plan import plan_subject
 from kommo_airtable_sync.engine.read import wait_for_senders
 from kommo_airtable_sync.engine.sending import GONE, Sender, keep_unchanged
+from kommo_airtable_sync.engine.subject import Subject
 from kommo_airtable_sync.store.settling import Outcome
 
 WAIT_SECONDS = 0.5

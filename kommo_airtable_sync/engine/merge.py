@@ -17,7 +17,9 @@ from kommo_airtable_sync.engine import leaving
 from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.outage import pausing
-from kommo_airtable_sync.engine.plan import Subject, plan_subject, with_status
+from kommo_airtable_sync.engine.outgoing import with_status
+from kommo_airtable_sync.engine.plan import plan_subject
+from kommo_airtable_sync.engine.subject import Subject
 from kommo_airtable_sync.store.entries import Held
 from kommo_airtable_sync.store.settling import Outcome
 

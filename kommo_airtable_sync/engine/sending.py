@@ -20,6 +20,7 @@ from kommo_airtable_sync.core.errors import (
     SyncError,
 )
 from kommo_airtable_sync.core.types import BULK, IncomingEvent, Json, key_id
+from kommo_airtable_sync.engine.agreeing import agreed_after_airtable
 from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.context import (
     CALL_SECONDS_MAX,
@@ -28,7 +29,6 @@ from kommo_airtable_sync.engine.context import (
     Engine,
 )
 from kommo_airtable_sync.engine.merge import ended
-from kommo_airtable_sync.engine.plan import agreed_after_airtable
 from kommo_airtable_sync.engine.read import key_changed, several_records
 from kommo_airtable_sync.store.entries import Acknowledged, LedgerEntry
 from kommo_airtable_sync.store.settling import Outcome

@@ -13,11 +13,11 @@ from kommo_airtable_sync.core.errors import (
     SideUnavailable,
 )
 from kommo_airtable_sync.core.types import Json, key_id
+from kommo_airtable_sync.engine.agreeing import agreed_after_kommo
 from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.context import CALL_SECONDS_MAX, LEADS_PER_PATCH, Engine
 from kommo_airtable_sync.engine.merge import ended, updated_at
 from kommo_airtable_sync.engine.outage import pausing
-from kommo_airtable_sync.engine.plan import agreed_after_kommo
 from kommo_airtable_sync.engine.rereading import read_again_if_old
 from kommo_airtable_sync.engine.sending import keep_unchanged
 from kommo_airtable_sync.engine.write_airtable import write_airtable

@@ -6,6 +6,7 @@ a day on both sides, a percent is what people read (12.5, not 0.125).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
@@ -39,6 +40,8 @@ CELL_KINDS: dict[str, Kind] = {
     "multipleSelects": "set",
     "singleCollaborator": "person",
     "multipleRecordLinks": "link",
+    # Sent by address, shown by id: Airtable keeps a copy, whose own address changes (reference 3).
+    "multipleAttachments": "attachment",
 }
 """Airtable types that can be written, and what they hold."""
 
@@ -69,6 +72,14 @@ def _as_is(value: Canonical, _: ZoneInfo) -> Canonical:
     return value
 
 
+def _address(value: Canonical, _: ZoneInfo) -> Canonical:
+    address = str(value).strip()
+    if not re.fullmatch(r"https?://[^\s/]+\S*", address):
+        message = f"{clipped(address)} is not a web address from which Airtable could fetch a file"
+        raise UnfitError(message)
+    return address
+
+
 def _written_out(value: Canonical, _: ZoneInfo) -> Canonical:
     return next(iter(to_json(value).values()))
 
@@ -77,6 +88,7 @@ CONVERTERS: dict[tuple[Kind, Kind], Converter] = {
     ("text", "text"): _as_is,
     ("text", "option"): lambda value, _: str(value).strip(),
     ("text", "number"): lambda value, _: parse_amount(str(value)),
+    ("text", "attachment"): _address,
     ("option", "text"): _as_is,
     ("option", "option"): _as_is,
     ("option", "set"): lambda value, _: frozenset({str(value)}),
@@ -97,7 +109,7 @@ CONVERTERS: dict[tuple[Kind, Kind], Converter] = {
 """(Kommo's kind, Airtable's kind) -> how; a pair that is absent makes no sense."""
 
 ONE_WAY = frozenset({
-    ("text", "number"), ("option", "set"), ("number", "text"), ("date", "instant"),
+    ("text", "number"), ("text", "attachment"), ("option", "set"), ("number", "text"), ("date", "instant"),
     ("date", "text"), ("instant", "date"), ("instant", "text"), ("set", "text"),
 })  # fmt: skip
 """Pairs that Kommo must own: the way back would have to guess, or to drop something."""
@@ -169,6 +181,8 @@ def to_cell(value: Canonical, field: AirtableField) -> Json:
     """The cell to send for a value that `fit` has passed; None clears it."""
     if field.type in WRAPPED and value is not None:
         return {WRAPPED[field.type]: value}
+    if field.type == "multipleAttachments" and value is not None:
+        return [{"url": value}]
     if isinstance(value, Decimal):
         sent = shift(value, -2) if field.type == "percent" else value
         return int(sent) if sent == sent.to_integral_value() else float(sent)
@@ -214,6 +228,8 @@ READERS: dict[Kind, Callable[[str], Canonical]] = {
 def _read(cell: Json, kind: Kind, field: AirtableField) -> Canonical:
     if kind in {"set", "link"} and isinstance(cell, list):
         return normalise(frozenset(str(name).strip() for name in cast("list[object]", cell)))
+    if kind == "attachment" and isinstance(cell, list):
+        return normalise(frozenset(str(one["id"]) for one in cast("list[Json]", cell)))
     if kind == "number" and isinstance(cell, (int, float)) and not isinstance(cell, bool):
         value = Decimal(plain(Decimal(repr(cell))))
         return shift(value, 2) if field.type == "percent" else value

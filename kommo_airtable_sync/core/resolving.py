@@ -35,14 +35,16 @@ PEOPLE = frozenset({"responsible_user", "responsible_user_email"})
 def allowed_targets(source: Source, *, both_ways: bool = False) -> list[str]:
     """The Airtable types for a source: those of its kind, and what only some sources fit.
 
-    Amounts are looked for in free text only (a lead's name is none), and only people are
-    collaborators: their kind follows the target.
+    Files are fetched by the addresses of url fields. Amounts are looked for in free text only (a
+    lead's name is none), and only people are collaborators: their kind follows the target.
     """
     kind = "text" if source.kind == "person" else source.kind
     allowed = set(targets_of(kind, both_ways=both_ways))
     free = source.custom_field is not None and source.custom_field.type in {"text", "textarea"}
     if kind == "text" and not free:
         allowed -= {name for name, held in CELL_KINDS.items() if held == "number"}
+    if source.custom_field is None or source.custom_field.type != "url":
+        allowed.discard("multipleAttachments")
     if source.name in PEOPLE:
         allowed |= set(targets_of("person", both_ways=both_ways))
     return [name for name in CELL_KINDS if name in allowed]

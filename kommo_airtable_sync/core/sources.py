@@ -12,8 +12,11 @@ from kommo_airtable_sync.core.canonical import normalise
 from kommo_airtable_sync.core.schemas import KommoField, KommoSchema, UnknownReference, User
 from kommo_airtable_sync.core.types import Canonical, EntityKind, Json
 
-Kind = Literal["text", "option", "number", "flag", "date", "instant", "set", "person", "link"]
-"""What a value is: a ``person`` is an e-mail address in small letters, a ``link`` record ids."""
+Kind = Literal[
+    "text", "option", "number", "flag", "date", "instant", "set", "person", "link", "attachment"
+]
+"""What a value is: a ``person`` is an e-mail address in small letters, a ``link`` record ids, an
+``attachment`` a web address on its way there and the ids of files on its way back."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 EXPONENT_MAX = 300

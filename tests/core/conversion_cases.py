@@ -24,6 +24,7 @@ TEXTS = (
     "plain", "0", "null", " blanks around ", 'a "quoted" \'one\' \\ {}', "👩‍👩‍👧 ✅ e\u0301",
     "שלום, עולם", "\u202eمرحبا 123", "two\r\nlines\tand a tab", "ж🙂" * 20_000,
 )  # fmt: skip
+ADDRESSES = ("https://example.com/offer.pdf", "http://example.com/a?b=1#c")
 AMOUNTS = {
     "0": 0, "4": 4, "-3": -3, "15 000,50": "15000.5", "$1,500.00": 1500, "1.500,00 EUR": 1500,
     "9007199254740992": 2**53, "1,500": REFUSED, "1.500": REFUSED, "12,5,5": REFUSED,
@@ -147,6 +148,7 @@ def custom_inputs(
     if type_ in READABLE:
         return [([], None), OF_PARTS[type_]]
     texts = (*TEXTS, *AMOUNTS, "12,5 %") if type_ in {"text", "textarea"} else TEXTS
+    texts = (*texts, *ADDRESSES) if type_ == "url" else texts
     first, *_ = named = [([{"enum_id": id}], value.strip()) for id, value in enums] or [([], "")]
     by_kind: dict[str, list[tuple[list[Json], Canonical]]] = {
         "text": [([{"value": text}], text) for text in dict.fromkeys(texts)],
@@ -187,6 +189,7 @@ def wanted(value: Canonical, kind: str, type_: str, zone: str) -> Canonical:
 CONVERTED: dict[tuple[str, str], Callable[[Any, int], Canonical]] = {
     ("text", "text"): lambda text, _: text,
     ("text", "option"): lambda text, _: text.strip(),
+    ("text", "attachment"): lambda text, _: text if text.startswith("http") else REFUSED,
     ("person", "person"): lambda email, _: email.lower(),
     ("option", "text"): lambda name, _: name,
     ("option", "option"): lambda name, _: name,
@@ -222,6 +225,8 @@ def cell_of(value: Canonical, type_: str) -> Json:
     """How Airtable's API shows a value (reference 3)."""
     if value is None or type_ == "checkbox":
         return value
+    if type_ == "multipleAttachments":
+        return ["att"]
     if type_ in {"barcode", "singleCollaborator"}:
         return {"text" if type_ == "barcode" else "email": value}
     if type_ == "richText":
@@ -239,6 +244,8 @@ def cell_of(value: Canonical, type_: str) -> Json:
 
 def plainly(cell: Json, type_: str) -> Json:
     """A cell without what does not count: order, the blanks of options, more about a person."""
+    if type_ == "multipleAttachments":
+        return cell and [each["id"][:3] for each in cell]
     if isinstance(cell, list):
         return sorted(name.strip() for name in cell) or None
     if type_ == "singleCollaborator":

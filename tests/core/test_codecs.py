@@ -41,7 +41,8 @@ VALUES: dict[Kind, st.SearchStrategy] = {
     "person": st.emails().map(str.lower),
     "link": st.frozensets(st.from_regex(r"rec[0-9A-Za-z]{14}", fullmatch=True), min_size=1),
 }
-PAIRS = sorted(CONVERTERS.keys() - {("text", "number")})  # random text is no amount
+# Random text is no amount and no address; files come back by their ids.
+PAIRS = sorted(CONVERTERS.keys() - {("text", "number"), ("text", "attachment")})
 
 
 def field(type_: str, *choices: str, max: int | None = None) -> AirtableField:
@@ -214,3 +215,15 @@ def test_values_are_written_out_in_text_fields():
     noon = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
     assert fit(noon, "instant", target, MOSCOW) == "2026-01-31T12:00:00Z"
     assert fit("EU", "option", field("multipleSelects"), MOSCOW) == frozenset({"EU"})
+
+
+def test_a_file_is_sent_by_its_address_and_shown_by_its_id():
+    field = AirtableField(id="fldX", name="X", type="multipleAttachments")
+    address = fit(" https://example.com/a%20b.pdf?x=1 ", "text", field, MOSCOW)
+    assert to_cell(address, field) == [{"url": "https://example.com/a%20b.pdf?x=1"}]
+    shown = [{"id": "attB", "url": "https://x/2"}, {"id": "attA", "url": "https://x/1"}]
+    assert from_cell(shown, field) == frozenset({"attA", "attB"})
+    assert to_cell(None, field) is None
+    for text in ("a.pdf", "ftp://example.com/a", "https://", "see https://example.com"):
+        with pytest.raises(UnfitError, match="not a web address"):
+            fit(text, "text", field, MOSCOW)

@@ -71,7 +71,7 @@ def test_a_value_is_taken_in_the_terms_of_its_field(name, value, given):
         ("Kommo Deal ID", 1, "nothing else fills"),
         ("Sync Status", "x", "nothing else fills"),
         ("Sum", 1, "'Sum' is not a writable field"),
-        ("Files", "x", "'Files' is not a writable field"),
+        ("Files", "x", "not a web address"),
         ("Client", ["rec1"], "'Client' is not a writable field"),
         ("Amount", "1500", "Amount: a currency field cannot hold '1500'; "
          "allowed: int, float or Decimal"),

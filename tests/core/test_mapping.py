@@ -308,7 +308,7 @@ def test_a_cell_that_holds_no_id_is_no_key(cell):
         ("airtable: Amount, kommo: tags", "fields[0].airtable", "multipleSelects"),
         ("airtable: VIP, kommo: price", "fields[0].airtable", "number, currency"),
         ("airtable: Sum, kommo: price", "fields[0].airtable", "computed by Airtable (formula)"),
-        ("airtable: Files, kommo: name", "fields[0].airtable", "cannot be mapped"),
+        ("airtable: Files, kommo: name", "fields[0].airtable", "allowed: singleLineText"),
         ("airtable: Kommo Deal ID, kommo: id", "fields[0].airtable",
          "already the field of airtable.key_field"),
         ("airtable: Deal Name, kommo: name, names: {1: a}", "fields[0].names", "only for"),

@@ -109,8 +109,9 @@ CONVERTERS: dict[tuple[Kind, Kind], Converter] = {
 """(Kommo's kind, Airtable's kind) -> how; a pair that is absent makes no sense."""
 
 ONE_WAY = frozenset({
-    ("text", "number"), ("text", "attachment"), ("option", "set"), ("number", "text"), ("date", "instant"),
-    ("date", "text"), ("instant", "date"), ("instant", "text"), ("set", "text"),
+    ("text", "number"), ("text", "attachment"), ("option", "set"), ("number", "text"),
+    ("date", "instant"), ("date", "text"), ("instant", "date"), ("instant", "text"),
+    ("set", "text"),
 })  # fmt: skip
 """Pairs that Kommo must own: the way back would have to guess, or to drop something."""
 
@@ -179,10 +180,9 @@ def shift(value: Decimal, places: int) -> Decimal:
 
 def to_cell(value: Canonical, field: AirtableField) -> Json:
     """The cell to send for a value that `fit` has passed; None clears it."""
-    if field.type in WRAPPED and value is not None:
-        return {WRAPPED[field.type]: value}
-    if field.type == "multipleAttachments" and value is not None:
-        return [{"url": value}]
+    if value is not None and field.type in {*WRAPPED, "multipleAttachments"}:
+        inner = WRAPPED.get(field.type)
+        return {inner: value} if inner else [{"url": value}]
     if isinstance(value, Decimal):
         sent = shift(value, -2) if field.type == "percent" else value
         return int(sent) if sent == sent.to_integral_value() else float(sent)

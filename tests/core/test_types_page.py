@@ -58,6 +58,6 @@ def test_a_kind_of_cell_is_allowed_as_a_whole_or_not_at_all():
 
 def test_the_page_names_the_types_that_cannot_be_mapped():
     text = PAGE.read_text(encoding="utf-8")
-    left_out = {*COMPUTED, "multipleAttachments", "multipleCollaborators"}
+    left_out = {*COMPUTED, "multipleCollaborators"}
     assert [name for name in sorted(left_out) if f"`{name}`" not in text] == []
     assert not left_out & CELL_KINDS.keys()

@@ -21,6 +21,7 @@ OVERRULING = {
     "Seats": {"airtable_owns", "recreated"},
     "Website": {"kommo_owns"},
 }
+OWNED = ("Seats", "Website")
 ANYWHERE = {"first_meeting", "directive"}
 """The rules by which an edit of a field may be taken back."""
 WINDOW_SECONDS = READ_SECONDS_MAX + CALL_SECONDS_MAX
@@ -35,7 +36,8 @@ class Edit:
         at: epoch seconds.
         lead: its id.
         field: the Airtable field's name.
-        value: what the side showed afterwards; of a tag, whether it was there.
+        before: what the side showed; of a tag, whether it was there.
+        value: what it showed afterwards.
         tag: its name, else "".
     """
 
@@ -43,6 +45,7 @@ class Edit:
     side: str
     lead: int
     field: str
+    before: Canonical
     value: Canonical
     tag: str = ""
 
@@ -105,7 +108,7 @@ class Judge:
             if seen and seen[-1].value != last.value and self._unmet(seen[-1], last, rows):
                 self._counts["tags edited against each other"] += 1
                 return True
-        elif any(self._overruled(last, row) for row in rows):
+        elif any(self._overruled(last, edits, row) for row in rows):
             self._counts["overruled"] += 1
             return True
         if any(self._undone(last, row) for row in rows):
@@ -120,9 +123,16 @@ class Judge:
         """Whether nothing was taken to the last edit's side since the other's."""
         return not any(row.closed_at and other.at <= row.closed_at < last.at for row in rows)
 
-    def _overruled(self, edit: Edit, row: Intent) -> bool:
+    def _overruled(self, edit: Edit, edits: list[Edit], row: Intent) -> bool:
+        """By a rule, and where both own the field, not by what its editor had seen and changed.
+
+        Unless somebody on the other side wanted just that.
+        """
+        others = [each.value for each in edits if each.side != edit.side]
+        meant = not same(edit.before, row.after) or any(same(row.after, each) for each in others)
         return (
-            row.side == edit.side
+            (edit.field in OWNED or meant)
+            and row.side == edit.side
             and row.created_at >= edit.at
             and same(row.before, edit.value)
             and row.rule in OVERRULING[edit.field] | ANYWHERE

@@ -137,17 +137,19 @@ class Story:
             tag, before = self.dice.choice(TAGS), self._shown(side, lead, "Tags")
             before = before if isinstance(before, frozenset) else frozenset()
             edit(self.world, side, lead, {}, before ^ {tag})
-            self._note(side, lead, "Tags", tag not in before, tag)
+            self._note(side, lead, "Tags", tag in before, tag not in before, tag)
             return
         name = self.dice.choice(tuple(FIELDS))
         before = self._shown(side, lead, name)
         edit(self.world, side, lead, {name: FIELDS[name](self.dice)})
         after = self._shown(side, lead, name)
         if not canonical.same(before, after):
-            self._note(side, lead, name, after)
+            self._note(side, lead, name, before, after)
 
-    def _note(self, side: str, lead: int, name: str, value: Canonical, tag: str = "") -> None:
-        self.edits.append(Edit(self._now(), side, lead, name, value, tag))
+    def _note(
+        self, side: str, lead: int, name: str, before: Canonical, value: Canonical, tag: str = ""
+    ) -> None:
+        self.edits.append(Edit(self._now(), side, lead, name, before, value, tag))
         self.counts[f"edited in {side}"] += 1
         self.trace.append(f"  {self.edits[-1]}")
 

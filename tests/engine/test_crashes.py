@@ -26,7 +26,6 @@ STEPS = {
     "directory.mapping": 38,
     "journal.load": 3,
     "journal.changed_since": 1,
-    "journal.note": 1,
     "kommo.leads_by_id": 1,
     "journal.open": 2,
     "airtable.upsert": 2,

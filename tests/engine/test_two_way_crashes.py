@@ -30,7 +30,6 @@ STEPS: dict[str, int] = {
     "kommo.leads_by_id": 1,
     "airtable.find_records": 1,
     "journal.acknowledge": 3,
-    "journal.note": 1,
     "journal.changed_since": 1,
     "journal.open": 2,
     "airtable.upsert": 1,

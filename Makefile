@@ -26,19 +26,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/kommo-airtable-sync demo $(ARGS)
 
-# All of them: real processes mostly wait, so their tests run beside the others.
 test: $(STAMP)
-ifeq ($(strip $(ARGS)),)
-	@$(BIN)/python -m pytest tests/process > .process-tests.txt 2>&1 & beside=$$!; \
-	$(BIN)/python -m pytest --ignore=tests/process; others=$$?; \
-	wait $$beside; processes=$$?; cat .process-tests.txt; rm -f .process-tests.txt; \
-	exit $$((others + processes))
-else
 	$(BIN)/python -m pytest $(ARGS)
-endif
-
-properties: $(STAMP)
-	HYPOTHESIS_PROFILE=thousands $(BIN)/python -m pytest tests/core --timeout 1800 $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -29,6 +29,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
 
+properties: $(STAMP)
+	HYPOTHESIS_PROFILE=thousands $(BIN)/python -m pytest tests/core --timeout 1800 $(ARGS)
+
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

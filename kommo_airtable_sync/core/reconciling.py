@@ -160,7 +160,8 @@ class Summary:
 
     def to_json(self) -> dict[str, Json]:
         """For the plan file, ``status`` and the asset's metadata."""
-        return asdict(self)
+        # asdict would make Counters of pairs.
+        return {k: dict(v) if isinstance(v, dict) else v for k, v in vars(self).items()}
 
 
 def braked(summary: Summary, safety: Safety) -> str | None:

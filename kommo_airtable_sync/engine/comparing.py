@@ -75,12 +75,13 @@ class Comparer:
         for key in batch.open_of(LEAD):
             merge_one(self.engine, batch, key)
         self.schemas_read = batch.schemas_read
-        found += self._findings(batch, missing)
+        found += self._findings(batch, batch.known, missing)
         self._count_unannounced(batch, found)
         return found
 
     def _contacts(self, link: LinkMapping, ids: Sequence[int]) -> list[Finding]:
         batch, found = self._begin(link.kind, ids, link.mapping)
+        before = dict(batch.known)
         for key in batch.open_of(link.kind):
             if key not in batch.leads or not batch.known[key].entry.fields:
                 continue  # not ours, or gone: its deals say so
@@ -88,7 +89,7 @@ class Comparer:
                 plan_linked(self.engine, batch, link, key, batch.leads[key])
             except (LeadFailed, UnknownReference) as failed:
                 found.append(Finding(key, "refused", reason=str(failed)))
-        return found + self._findings(batch, {})
+        return found + self._findings(batch, before, {})
 
     def _begin(
         self, kind: str, ids: Sequence[int], table: TableMapping
@@ -137,7 +138,12 @@ class Comparer:
             tell_names(self.engine, batch)
         return missing
 
-    def _findings(self, batch: Batch, missing: Mapping[str, Sequence[str]]) -> list[Finding]:
+    def _findings(
+        self,
+        batch: Batch,
+        before: Mapping[str, Known],
+        missing: Mapping[str, Sequence[str]],
+    ) -> list[Finding]:
         """What became of each key of the batch."""
         volatile = volatile_fields(self.engine)
         found: list[Finding] = []
@@ -147,7 +153,7 @@ class Comparer:
             found.append(
                 Finding(
                     plan.key,
-                    _kind_of(plan, batch.known[plan.key].entry),
+                    _kind_of(plan, before[plan.key].entry),
                     [plan.record_id] if plan.record_id else [],
                     changes,
                     _and_creates(plan.problems, missing.get(plan.key, ())),
@@ -155,7 +161,7 @@ class Comparer:
                 )
             )
         for plan in batch.unchanged:
-            found += _of_unchanged(plan, batch.known[plan.key], missing.get(plan.key, ()))
+            found += _of_unchanged(plan, before[plan.key], missing.get(plan.key, ()))
         done = {plan.key for plan in (*planned, *batch.unchanged)}
         for key, outcome in batch.outcomes.items():
             if outcome.state == "held":

@@ -10,13 +10,20 @@ from typing import Any
 import pytest
 import yaml
 
-from kommo_airtable_sync.core.errors import SideUnavailable
+from kommo_airtable_sync.core.errors import ConfigurationError, SideUnavailable
 from kommo_airtable_sync.core.types import BULK
-from kommo_airtable_sync.engine.reconcile import Comparison, compare_sides, hand_over, remember
+from kommo_airtable_sync.engine.reconcile import (
+    Comparison,
+    compare_sides,
+    hand_over,
+    hand_over_plan,
+    read_plan,
+    remember,
+)
 from kommo_airtable_sync.store.survey import Survey
 from tests.simulated import EXAMPLE as EXAMPLE_FILE
 from tests.simulated import World
-from tests.two_way import settle
+from tests.two_way import custom, settle
 
 pytestmark = pytest.mark.parametrize("sql_engine", ["sqlite"])
 
@@ -166,3 +173,114 @@ def test_a_list_that_breaks_off_is_read_again_and_never_taken_for_the_end(
     shared.fail("airtable", "status", status=503, times=50)
     with pytest.raises(SideUnavailable), compared(shared, tmp_path):
         pass
+
+
+def test_a_field_emptied_on_many_records_is_held_before_the_first_write_until_released(
+    shared: World, tmp_path: Path
+):
+    leads = loaded(shared, tmp_path, 60)
+    shared.edit_leads(leads, **custom(Notes="of a person"))
+    settle(shared)
+    shared.edit_leads(leads[:24], **custom(Notes=None))
+    deafen(shared)
+    calls = shared.calls("airtable", method="PATCH")
+    with compared(shared, tmp_path) as comparison:
+        assert comparison.summary.blanked == {"Notes": 24}
+        assert 'empty the field "Notes" on 24 records' in (comparison.brake or "")
+    assert shared.calls("airtable", method="PATCH") == calls
+    assert reconcile(shared, tmp_path, release=True) == {"update": 24}
+    assert kinds(shared, tmp_path) == {}
+    assert not shared.events("held")
+
+
+def test_a_mapping_mistake_shows_before_it_is_made_and_empties_nothing(
+    shared: World, tmp_path: Path
+):
+    leads = loaded(shared, tmp_path, 60)
+    shared.edit_leads(leads, **custom(Notes="of a person"))
+    shared.edit_leads(leads[:30], **custom(Region="EU"))
+    settle(shared)
+    wrong = {"airtable": "Notes", "kommo": {"custom_field": "Region"}}
+    shared.restart(
+        fields=[wrong if each["airtable"] == "Notes" else each for each in EXAMPLE["fields"]]
+    )
+    with compared(shared, tmp_path) as comparison:
+        assert not comparison.summary.blanked  # a first meeting: blanks overwrite nothing
+        assert comparison.summary.fields["Notes"] >= 30
+        assert "safety.max_share_changed" in (comparison.brake or "")
+
+
+def test_an_account_that_answers_nothing_is_held_and_not_taken_for_empty(
+    shared: World, tmp_path: Path
+):
+    loaded(shared, tmp_path, 60)
+    shared.kommo.settings.token_sees_leads = False
+    with compared(shared, tmp_path) as comparison:
+        assert comparison.summary.kinds == {"vanished": 60}
+        assert "60 of 60" in (comparison.brake or "")
+
+
+def test_a_saved_plan_binds_what_has_changed_since_is_refused(shared: World, tmp_path: Path):
+    leads = loaded(shared, tmp_path, 12)
+    for n, lead in enumerate(leads[:6]):
+        shared.edit_lead(lead, name=f"Renamed {n}")
+    new = shared.add_lead(name="Unheard of")
+    deafen(shared)
+    path = tmp_path / "plan.json"
+    with compared(shared, tmp_path) as comparison:
+        path.write_text("".join(comparison.document()), encoding="utf-8")
+    shared.edit_lead(leads[0], name="Renamed once more")
+    deafen(shared)
+    plan = read_plan(path, shared.config)
+    assert hand_over_plan(shared.engine, plan, release=False, actor="somebody") == 7
+    shared.work(shared.new_engine(BULK))
+    outcomes = sorted(
+        str(event.outcome).partition(":")[0] for event in shared.events() if event.source == "apply"
+    )
+    assert outcomes == ["applied"] * 6 + ["refused"]
+    shown = {lead: record["fields"]["Deal Name"] for lead, record in shared.by_lead().items()}
+    assert shown[leads[0]] != "Renamed once more"
+    assert [shown[lead] for lead in leads[1:6]] == [f"Renamed {n}" for n in range(1, 6)]
+    assert shown[new] == "Unheard of"
+    shared.restart(safety={"max_deletes": 1})
+    with pytest.raises(ConfigurationError, match="another sync.yaml"):
+        read_plan(path, shared.config)
+
+
+def test_an_incremental_comparison_reads_only_what_changed(
+    new_world: Callable[..., World], tmp_path: Path
+):
+    parts = {name: EXAMPLE[name] for name in ("fields", "links")}
+    world = new_world(airtable={**EXAMPLE["airtable"], "modified_field": "Last Modified"}, **parts)
+    leads = loaded(world, tmp_path, 150)
+    since = world.clock.now()
+    world.clock.advance(60)
+    world.edit_lead(leads[3], name="Renamed")
+    world.edit_record(world.by_lead()[leads[7]]["id"], Amount=4711)
+    deafen(world)
+    with compared(world, tmp_path, since=since) as comparison:
+        assert {each["key"] for each in comparison.survey.found()} == {
+            f"lead:{leads[3]}",
+            f"lead:{leads[7]}",
+        }
+        assert sum(comparison.summary.calls.values()) <= 5
+        assert comparison.summary.kinds == {"update": 2}
+
+
+def test_what_the_live_sync_is_working_on_is_left_to_it(shared: World, tmp_path: Path):
+    leads = loaded(shared, tmp_path, 5)
+    shared.edit_lead(leads[0], name="Renamed")
+    shared.deliver_hooks()
+    with compared(shared, tmp_path) as comparison:
+        assert comparison.summary.kinds == {}
+        assert comparison.summary.in_motion == 1
+
+
+def test_changes_that_no_webhook_announced_are_counted(shared: World, tmp_path: Path):
+    leads = loaded(shared, tmp_path, 10)
+    shared.edit_leads(leads[:4], price=77)
+    settle(shared)
+    shared.edit_leads(leads[4:6], price=78)
+    deafen(shared)
+    with compared(shared, tmp_path) as comparison:
+        assert (comparison.summary.changed, comparison.summary.unannounced) == (6, 2)

@@ -26,8 +26,16 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/kommo-airtable-sync demo $(ARGS)
 
+# Tests of real processes need the machine to themselves, so they come after the others.
 test: $(STAMP)
+ifeq ($(strip $(ARGS)),)
+	@failed=0; \
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --ignore tests/process || failed=1; \
+	$(BIN)/python -m pytest tests/process || failed=1; \
+	exit $$failed
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 properties: $(STAMP)
 	HYPOTHESIS_PROFILE=thousands $(BIN)/python -m pytest tests/core --timeout 1800 $(ARGS)

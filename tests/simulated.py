@@ -6,6 +6,7 @@ whoever waits turns the clock. Everything that happens is decided by the calls a
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -56,7 +57,11 @@ AIRTABLE_URL = "https://api.airtable.com"
 HOOK_URL = "https://sync.example.com/hooks/kommo/a-secret-for-tests"
 AUTOMATION_URL = "https://sync.example.com/hooks/airtable"
 LATENCY_SECONDS = 0.12
-EXAMPLE = Path(__file__).parent.parent / "sync.example.yaml"
+EXAMPLE = yaml.safe_load(
+    (Path(__file__).parent.parent / "sync.example.yaml").read_text(encoding="utf-8")
+)
+# A world is built for nearly every test, and most with the same sync.yaml.
+parsed = functools.cache(parse_config)
 
 Json = Any
 
@@ -75,16 +80,14 @@ class Inline(Executor):
 
 def fields_with(**changes: Mapping[str, Json]) -> list[Json]:
     """The example's ``fields``, some with other keys: ``fields_with(Amount={"owner": "both"})``."""
-    whole = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))["fields"]
     by_name = {name.replace("_", " "): change for name, change in changes.items()}
-    known = [{**each, **by_name.pop(each["airtable"], {})} for each in whole]
+    known = [{**each, **by_name.pop(each["airtable"], {})} for each in EXAMPLE["fields"]]
     return known + [{"airtable": name, **change} for name, change in by_name.items()]
 
 
 def kommo_owned() -> dict[str, Json]:
     """Parts of sync.yaml with which Kommo owns every field and nothing else is asked for."""
-    whole = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
-    fields = [{**each, "owner": "kommo"} for each in whole["fields"]]
+    fields = [{**each, "owner": "kommo"} for each in EXAMPLE["fields"]]
     return {
         "fields": [each for each in fields if each["airtable"] != "Onboarding Status"],
         "airtable": {"table": "Deals", "key_field": "Kommo Deal ID"},
@@ -97,8 +100,8 @@ KOMMO_OWNED = kommo_owned()
 
 def config_text(**parts: Json) -> str:
     """The example's ``sync.yaml`` with some of its top-level parts replaced or, if None, left out."""
-    whole = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8")) | parts
-    return yaml.safe_dump({name: part for name, part in whole.items() if part is not None})
+    whole = EXAMPLE | parts
+    return json.dumps({name: part for name, part in whole.items() if part is not None})  # is YAML
 
 
 class World:
@@ -121,7 +124,7 @@ class World:
     ) -> None:
         self.database, self.clock = database, clock
         self._parts = dict(parts or {})
-        self.config = parse_config(config_text(**self._parts))
+        self.config = parsed(config_text(**self._parts))
         self.dice = random.Random(seed)
         self.kommo = KommoModel(clock, seed=seed)
         self.kommo.seed_account()
@@ -144,7 +147,7 @@ class World:
 
     def restart(self, **parts: Json) -> None:
         """All processes start again under a sync.yaml with these parts replaced."""
-        self.config = parse_config(config_text(**{**self._parts, **parts}))
+        self.config = parsed(config_text(**{**self._parts, **parts}))
         self.engine = self.new_engine()
 
     def new_engine(self, lane: Priority = LIVE) -> Engine:
@@ -420,14 +423,14 @@ class World:
         mapping: FieldMappings = self.engine.directory.mapping()
         records = self.by_lead()
         assert sorted(records) == sorted(lead_ids)
+        known = self.journal.load([lead_key(lead_id) for lead_id in records])
         for lead_id, record in records.items():
-            entry = self.ledger(lead_id)
+            lead, entry = self.lead(lead_id), known[lead_key(lead_id)].entry
             assert entry.record_id == record["id"]
-            (known,) = self.journal.load([lead_key(lead_id)]).values()
             for field in mapping.fields:
-                if field.id in known.held:
+                if field.id in known[lead_key(lead_id)].held:
                     continue
-                wanted = field.from_kommo(self.lead(lead_id), final=True)
+                wanted = field.from_kommo(lead, final=True)
                 shown = field.from_cell(record["fields"].get(field.name))
                 agreed = entry.fields[field.id]
                 met_blank = may_keep and field.owner == "kommo" and is_blank(wanted)

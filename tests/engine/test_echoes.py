@@ -15,7 +15,8 @@ from tests.engine.people import record_id, resolve
 from tests.simulated import World, fields_with
 from tests.two_way import in_kommo, settle
 
-EDITS = 500
+EDITS, DEALS = 500, 100
+"""By people on either side, and how many deals they are edits of."""
 Make = Callable[..., World]
 TABLE = {"table": "Deals", "key_field": "Kommo Deal ID", "status_field": "Sync Status"}
 EVERYTHING = {"max_records_changed": 100_000, "max_deletes": 20}
@@ -35,16 +36,17 @@ def counted(world: World, name: str) -> dict[str, float]:
 @pytest.mark.parametrize("sql_engine", ["sqlite"])
 def test_an_edit_on_either_side_causes_one_write(new_world: Make):
     world = new_world(fields=fields_with(Amount={"owner": "both"}), safety=EVERYTHING)
-    deals = world.add_leads([{"name": f"Deal {n}", "price": 1} for n in range(2 * EDITS)])
+    deals = world.add_leads([{"name": f"Deal {n}", "price": 1} for n in range(2 * DEALS)])
     settle(world)
     world.clock.advance(200)
     written, cells = world.kommo.state.changes, len(world.cells_written())
     changes = len(written)
     by_lead = world.by_lead()
-    for n in range(0, 2 * EDITS, 20):
-        world.edit_leads(deals[n : n + 10], price=2)
-        for deal in deals[n + 10 : n + 20]:
-            world.edit_record(by_lead[deal]["id"], Amount=3.0)
+    for n in range(EDITS // 10):
+        first = 20 * n % len(deals)
+        world.edit_leads(deals[first : first + 10], price=2 + n)
+        for deal in deals[first + 10 : first + 20]:
+            world.edit_record(by_lead[deal]["id"], Amount=2.0 + n)
         world.clock.advance(1)
         world.deliver_hooks()
         world.work()

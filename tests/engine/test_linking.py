@@ -11,12 +11,12 @@ from kommo_airtable_sync.engine.claim import claim_batch
 from kommo_airtable_sync.engine.context import CALL_SECONDS_MAX, LEASE_SECONDS
 from kommo_airtable_sync.engine.follow import work_batch
 from tests.engine.people import add_contact, clients, delete_contact, edit_contact, writes_to
-from tests.simulated import EXAMPLE, World, fields_with, yaml
+from tests.simulated import EXAMPLE, World, fields_with
 from tests.simulation.play import _Interleaved
 from tests.trap import Crash, Trap
 from tests.two_way import settle
 
-LINKS = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))["links"]
+LINKS = EXAMPLE["links"]
 STATUS = {"table": "Deals", "key_field": "Kommo Deal ID", "status_field": "Sync Status"}
 NAMED = {"airtable": "Notes", "kommo": "main_contact"}
 Make = Callable[..., World]

@@ -66,7 +66,7 @@ def told(folder: Path, seed: int) -> tuple[list[str], dict[str, int], list[tuple
     """What happened, counted, and every cell that was written."""
     folder.mkdir()
     clock = HandClock()
-    database = Database(f"sqlite:///{folder / 'sync.db'}", clock)
+    database = Database(f"sqlite:///{folder / 'sync.db'}", clock, durable=False)
     database.migrate()
     world = World(database, clock, parts=BOTH_WAYS, seed=seed)
     story = Story(world, seed)

@@ -222,7 +222,7 @@ ITEM = st.dictionaries(
 
 @given(st.lists(ITEM, min_size=1, max_size=2))
 @settings(
-    max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+    max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
 def test_any_json_is_taken_or_refused_and_a_refusal_stores_nothing(call: Caller, items: list[Any]):
     before = call.model.state.version, len(call.model.state.rows["leads"])

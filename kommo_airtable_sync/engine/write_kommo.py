@@ -128,6 +128,7 @@ def _without(batch: Batch, plan: Plan, paths: Sequence[str], reason: str) -> Pla
         if intent.side == "kommo" and intent.field not in named
     }
     names = ", ".join(each.name for each in plan.table.fields if each.id in named)
+    batch.refuse(plan.key, named, f"Kommo refused it: {reason}")
     try:
         item = plan.table.to_kommo(values, batch.leads[plan.key], final=True) if values else {}
     except LeadFailed:

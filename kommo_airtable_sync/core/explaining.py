@@ -55,6 +55,7 @@ RULES: Final[dict[str, str]] = {
 DECISIONS: Final[dict[str, str]] = {
     "undo": "a person took earlier changes back",
     "resolve": "a person decided a held field",
+    "sync": "Kommo refused what a person had decided, so Airtable got its value again",
 }
 """The same for a directive, by the source of its event."""
 

@@ -13,7 +13,7 @@ from kommo_airtable_sync.core.merge import Absent
 from kommo_airtable_sync.core.types import Canonical, Json, key_id, key_kind
 from kommo_airtable_sync.store.claiming import Claim, ClaimedEvent
 from kommo_airtable_sync.store.entries import Held, Intent, Known, LedgerEntry
-from kommo_airtable_sync.store.settling import Outcome
+from kommo_airtable_sync.store.settling import REFUSED, Outcome
 
 APPLIED = "applied"
 """The answer to a directive that both sides now follow."""
@@ -141,7 +141,7 @@ class Batch:
         """Answer what people chose for these fields of a key: it cannot be."""
         for event in self.events_of(key):
             if (event.directive or {}).get("field") in fields:
-                self.directives[event.id] = f"refused: {reason}"
+                self.directives[event.id] = f"{REFUSED}{reason}"
 
     def count(self, name: str, side: Side, times: int = 1) -> None:
         """Count for people and for /metrics."""

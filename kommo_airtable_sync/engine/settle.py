@@ -13,7 +13,7 @@ from kommo_airtable_sync.engine.batch import Batch, BatchReport
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.outage import lift_pauses
 from kommo_airtable_sync.store import counters
-from kommo_airtable_sync.store.settling import Outcome
+from kommo_airtable_sync.store.settling import REFUSED, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def _answers(batch: Batch, outcomes: Mapping[str, Outcome]) -> dict[int, str]:
             answers[event_id] = batch.directives[event_id]
             if outcome.state == "dead" and outcome.outcome is None:
                 # Nothing of the lead was written to the end.
-                answers[event_id] = f"refused: {outcome.error}"
+                answers[event_id] = f"{REFUSED}{outcome.error}"
     return answers
 
 

@@ -14,6 +14,7 @@ from kommo_airtable_sync.store import leases
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.entries import load
 from kommo_airtable_sync.store.schema import events, journal
+from kommo_airtable_sync.store.settling import REFUSED
 
 RUNS_LISTED_MAX = 5
 
@@ -151,7 +152,7 @@ def _row(row: Any) -> JournalRow:
 
 def _answer(row: Any, said: dict[str, Any]) -> Answer:
     outcome: str = row.outcome or ""
-    refused = outcome.partition("refused: ")[2]
+    refused = outcome.partition(REFUSED)[2]
     return Answer(
         event_id=row.id,
         key=row.key,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kommo_airtable_sync.cli.output import actor, print_json, print_table, shown
+from kommo_airtable_sync.cli.output import actor, print_json, print_table, progress_bars, shown
 from kommo_airtable_sync.settings import load_settings
 
 if TYPE_CHECKING:
@@ -122,18 +122,10 @@ def _run_id(history: History, run: str) -> str:
 
 def _carry_out(engine: Engine, reverts: Sequence[Revert]) -> Result:
     """Ask for it and wait, with progress on standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-
     from kommo_airtable_sync.engine.undo import UNSETTLED, ask, see_through
 
     asked = ask(engine, reverts, actor())
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with progress_bars() as progress:
         task = progress.add_task("undoing", total=len(reverts))
         result = see_through(engine, asked, lambda done: progress.update(task, completed=done))
     if any(each.reason == UNSETTLED for each in result.refused):

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kommo_airtable_sync.cli.output import actor, print_json, print_table, shown
+from kommo_airtable_sync.cli.output import (
+    actor,
+    print_json,
+    print_table,
+    progress_bars,
+    shown,
+)
 from kommo_airtable_sync.settings import load_settings
 
 if TYPE_CHECKING:
@@ -82,7 +88,7 @@ def apply_plan(
         raise typer.Exit(3)
     engine = build_engine(settings, BULK)
     began = database_now(engine.database)
-    with _progress() as progress:
+    with progress_bars() as progress:
         count = hand_over_plan(engine, saved, release=yes, actor=actor())
         outcomes = _see_through(engine, APPLY, began, count, progress)
     _end({"planned": count}, outcomes, as_json=as_json)
@@ -131,20 +137,9 @@ def _comparison(
         since = since.replace(tzinfo=timezone.utc)
     engine = build_engine(settings, BULK)
     engine.directory.mapping()
-    with survey(settings) as opened, _progress() as progress:
+    with survey(settings) as opened, progress_bars() as progress:
         compared = compare_sides(engine, opened, since, _teller(progress))
         yield engine, compared, progress
-
-
-@contextmanager
-def _progress() -> Generator[Progress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as TimeLeft
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield progress
 
 
 def _teller(progress: Progress) -> Callable[[str, int], None]:

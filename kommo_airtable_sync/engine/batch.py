@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kommo_airtable_sync.core.errors import Side, SideUnavailable
@@ -13,7 +13,10 @@ from kommo_airtable_sync.core.merge import Absent
 from kommo_airtable_sync.core.types import Canonical, Json, key_id, key_kind
 from kommo_airtable_sync.store.claiming import Claim, ClaimedEvent
 from kommo_airtable_sync.store.entries import Held, Intent, Known, LedgerEntry
-from kommo_airtable_sync.store.settling import Outcome
+from kommo_airtable_sync.store.settling import REFUSED, Outcome
+
+APPLIED = "applied"
+"""The answer to a directive that both sides now follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,12 @@ class Batch:
     def events_of(self, key: str) -> list[ClaimedEvent]:
         """What we were told of a key."""
         return list(self.claim.events.get(key, ()))
+
+    def refuse(self, key: str, fields: Collection[str], reason: str) -> None:
+        """Answer what people chose for these fields of a key: it cannot be."""
+        for event in self.events_of(key):
+            if (event.directive or {}).get("field") in fields:
+                self.directives[event.id] = f"{REFUSED}{reason}"
 
     def count(self, name: str, side: Side, times: int = 1) -> None:
         """Count for people and for /metrics."""

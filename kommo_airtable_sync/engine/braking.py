@@ -6,7 +6,11 @@ from kommo_airtable_sync.core.brake import WINDOW_SECONDS, Brake, PlannedChange
 from kommo_airtable_sync.core.canonical import is_blank
 from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.context import Engine
+from kommo_airtable_sync.engine.outgoing import STATUS
 from kommo_airtable_sync.store.settling import Outcome
+
+ALLOWED = "allowed"
+"""In a directive: the brake passes what it asks for, and nothing else."""
 
 
 def brake(engine: Engine, batch: Batch) -> None:
@@ -34,7 +38,17 @@ def _change(batch: Batch, plan: Plan) -> PlannedChange:
             for intent in plan.intents
             if is_blank(intent.after) and not is_blank(intent.before) and not plan.delete
         },
-        released=any(
-            (event.directive or {}).get("release") is True for event in batch.events_of(plan.key)
-        ),
+        released=_is_released(batch, plan),
+    )
+
+
+def _is_released(batch: Batch, plan: Plan) -> bool:
+    """Whether a person let all of it go, by `holds release` or by asking for just these fields."""
+    directives = {event.id: event.directive or {} for event in batch.events_of(plan.key)}
+    if any(said.get("release") is True for said in directives.values()):
+        return True
+    asked_for = {id_ for id_, said in directives.items() if said.get(ALLOWED) is True}
+    return bool(asked_for) and all(
+        intent.rule == STATUS or (intent.rule == "directive" and intent.event_id in asked_for)
+        for intent in plan.intents
     )

@@ -219,6 +219,15 @@ def _tell_leads(engine: Engine, batch: Batch, needed: Mapping[str, Mapping[str, 
         tell_names(engine, batch)
 
 
+def tell_known_links(engine: Engine, batch: Batch) -> None:
+    """Give each lead the records and names behind it, as far as there are any; writes nothing."""
+    links = engine.directory.mapping().links
+    needed = {link.kind: _needed(batch, link) for link in links}
+    others = {key for by_lead in needed.values() for key in by_lead.values()}
+    batch.known.update(engine.journal.load(sorted(others)))
+    _tell_leads(engine, batch, needed)
+
+
 def _record_behind(batch: Batch, lead: str, link: LinkMapping, other: str | None) -> str | None:
     """The record id; one that could not be written leaves the link as it was, and is told."""
     if other is None or other not in batch.known:

@@ -42,6 +42,9 @@ def merge_batch(engine: Engine, batch: Batch) -> None:
 
 def merge_one(engine: Engine, batch: Batch, key: str) -> None:
     """Merge one lead, with the schemas read again if it names what they lack."""
+    for event in batch.events_of(key):
+        if "field" in (event.directive or {}):
+            batch.directives.pop(event.id, None)
     try:
         try:
             _merge(engine, batch, key, final=batch.schemas_read)
@@ -152,7 +155,7 @@ def _count_echoes(batch: Batch, key: str) -> None:
 def ended(plan: Plan, outcome: str) -> Outcome:
     """How a lead ends once its writes are through: a field that could not be written is told."""
     if plan.problems:
-        return Outcome("dead", error=" ".join(plan.problems))
+        return Outcome("dead", outcome, " ".join(plan.problems))
     return Outcome("done", outcome)
 
 

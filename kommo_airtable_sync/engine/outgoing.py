@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from kommo_airtable_sync.core.errors import LeadFailed
+from kommo_airtable_sync.core.errors import LeadFailed, Side
+from kommo_airtable_sync.core.explaining import told_by
 from kommo_airtable_sync.core.field_mapping import FieldMapping
 from kommo_airtable_sync.core.merge import (
     Absent,
@@ -44,7 +45,7 @@ def patch_item(subject: Subject, draft: Draft) -> tuple[dict[str, Json], list[In
             before=draft.kommo[name],
             after=value,
             rule=draft.rules[name],
-            event_id=subject.event_id,
+            event_id=_event_id(subject, draft, name, "kommo"),
         )
         for name, value in wanted.items()
     ]
@@ -57,8 +58,7 @@ def _possible(
     """What Kommo can take of the wanted values, field by field, the reasons for the rest noted."""
 
     def refuse(names: Iterable[str], failed: LeadFailed) -> None:
-        draft.problems.append(failed.reason)
-        draft.refused.update(names)
+        draft.refused.update(dict.fromkeys(names, failed.reason))
 
     possible: dict[str, Canonical] = {}
     for name, value in draft.to_kommo.items():
@@ -103,8 +103,17 @@ def _intent(subject: Subject, draft: Draft, each: FieldMapping) -> Intent:
         before=before if isinstance(shown, Absent) else shown,
         after=draft.to_airtable[each.id],
         rule=draft.rules[each.id],
-        event_id=subject.event_id,
+        event_id=_event_id(subject, draft, each.id, "airtable"),
     )
+
+
+def _event_id(subject: Subject, draft: Draft, name: str, side: Side) -> int | None:
+    """The event that the field is written for."""
+    rule = draft.rules[name]
+    if rule == "directive":
+        return draft.directives[name].id
+    event = told_by(rule, side, subject.events)
+    return event.id if event else None
 
 
 def _key_intent(subject: Subject) -> Intent:

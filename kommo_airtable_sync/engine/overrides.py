@@ -6,7 +6,8 @@ from typing import Literal
 
 from kommo_airtable_sync.core import canonical
 from kommo_airtable_sync.core.canonical import same
-from kommo_airtable_sync.core.errors import Side
+from kommo_airtable_sync.core.destinations import is_writable
+from kommo_airtable_sync.core.errors import LeadFailed, Side
 from kommo_airtable_sync.core.field_mapping import FieldMapping
 from kommo_airtable_sync.core.loop_breaker import continues_loop
 from kommo_airtable_sync.core.merge import (
@@ -16,10 +17,12 @@ from kommo_airtable_sync.core.merge import (
 )
 from kommo_airtable_sync.core.overwritten import Told, find_lost, is_restored, told_values
 from kommo_airtable_sync.core.types import Canonical
-from kommo_airtable_sync.engine.batch import Batch
+from kommo_airtable_sync.engine.batch import APPLIED, Batch
 from kommo_airtable_sync.engine.subject import Draft, Subject, edited_at
 from kommo_airtable_sync.store.claiming import ClaimedEvent
 from kommo_airtable_sync.store.entries import AgreedField, Held, Intent
+
+NOT_WRITABLE = "Kommo does not let anybody write this field"
 
 
 def directives_of(subject: Subject, batch: Batch) -> dict[str, ClaimedEvent]:
@@ -38,22 +41,41 @@ def directives_of(subject: Subject, batch: Batch) -> dict[str, ClaimedEvent]:
 
 
 def obey(
-    event: ClaimedEvent, kommo: Canonical, airtable: Canonical | Absent, batch: Batch
+    event: ClaimedEvent,
+    subject: Subject,
+    each: FieldMapping,
+    kommo: Canonical,
+    airtable: Canonical | Absent,
+    batch: Batch,
 ) -> Decision | None:
-    """Both sides become what a person chose, if they still are what the person saw."""
+    """Both sides become what a person chose, if they still are what the person saw.
+
+    A side that shows a chosen value already is right, too: half of it was written before.
+    """
     wanted = event.directive or {}
     shown = None if isinstance(airtable, Absent) else airtable
-    expected_kommo = canonical.from_json(wanted.get("kommo"))
-    expected_airtable = canonical.from_json(wanted.get("airtable"))
-    if not same(kommo, expected_kommo) or not same(shown, expected_airtable):
-        batch.directives[event.id] = "refused: it has changed since; decide again"
-        return None
-    batch.directives[event.id] = "applied"
     use = wanted.get("use")
     chosen = kommo if use == "kommo" else shown
     if use is None:
         chosen = canonical.from_json(wanted.get("value"))
     write_kommo, write_airtable = not same(chosen, kommo), not same(chosen, shown)
+    kommo_seen = same(kommo, canonical.from_json(wanted.get("kommo")))
+    airtable_seen = same(shown, canonical.from_json(wanted.get("airtable")))
+    if use is None:
+        kommo_seen, airtable_seen = (
+            kommo_seen or not write_kommo,
+            airtable_seen or not write_airtable,
+        )
+    if not (kommo_seen and airtable_seen):
+        return batch.refuse(subject.key, {each.id}, "it has changed since; decide again")
+    if write_kommo and not is_writable(each.source):
+        return batch.refuse(subject.key, {each.id}, NOT_WRITABLE)
+    if write_airtable and subject.final:
+        try:
+            each.to_cell(chosen)
+        except LeadFailed as failed:
+            return batch.refuse(subject.key, {each.id}, failed.reason)
+    batch.directives[event.id] = APPLIED
     return Decision(
         "directive",
         write_kommo=write_kommo,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from kommo_airtable_sync.core.field_mapping import FieldMapping
@@ -12,7 +11,7 @@ from kommo_airtable_sync.core.merge import (
     Sent,
     merge_field,
 )
-from kommo_airtable_sync.core.types import Canonical
+from kommo_airtable_sync.core.types import Canonical, Json
 from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.outgoing import cells_of, patch_item
 from kommo_airtable_sync.engine.overrides import (
@@ -30,8 +29,7 @@ from kommo_airtable_sync.engine.subject import (
     edited_at,
     shown,
 )
-from kommo_airtable_sync.store.claiming import ClaimedEvent
-from kommo_airtable_sync.store.entries import AgreedField
+from kommo_airtable_sync.store.entries import AgreedField, Intent
 
 
 def plan_subject(subject: Subject, batch: Batch) -> Plan:
@@ -44,11 +42,7 @@ def plan_subject(subject: Subject, batch: Batch) -> Plan:
         UnknownReference: the lead names something that the schema does not know.
         LeadFailed: a value cannot be represented in Airtable.
     """
-    draft = Draft(agreed=agreed_so_far(subject))
-    directives = directives_of(subject, batch)
-    for each in subject.fields:
-        _decide(subject, each, draft, batch, directives)
-    item, intents = patch_item(subject, draft)
+    draft, item, intents = _draft(subject, batch)
     cells, more, typecast = cells_of(subject, draft)
     return Plan(
         key=subject.key,
@@ -63,26 +57,37 @@ def plan_subject(subject: Subject, batch: Batch) -> Plan:
         airtable=draft.airtable,
         intents=(*more, *intents),
         held=tuple({held.field: held for held in draft.held}.values()),
-        problems=tuple(draft.problems),
-        unsettled=frozenset({held.field for held in draft.held} | draft.refused),
+        problems=tuple(dict.fromkeys(draft.refused.values())),
+        unsettled=frozenset({held.field for held in draft.held} | draft.refused.keys()),
         typecast=typecast,
     )
 
 
-def _decide(
-    subject: Subject,
-    each: FieldMapping,
-    draft: Draft,
-    batch: Batch,
-    directives: Mapping[str, ClaimedEvent],
-) -> None:
+def _draft(subject: Subject, batch: Batch) -> tuple[Draft, dict[str, Json], list[Intent]]:
+    """Decide every field, and what goes to Kommo; a choice that Kommo cannot hold is refused."""
+    directives = directives_of(subject, batch)
+    while True:
+        draft = Draft(agreed=agreed_so_far(subject), directives=directives)
+        for each in subject.fields:
+            _decide(subject, each, draft, batch)
+        item, intents = patch_item(subject, draft)
+        impossible = directives.keys() & draft.refused.keys()
+        if not impossible:
+            return draft, item, intents
+        # Else Airtable would get what Kommo does not.
+        for name in impossible:
+            batch.refuse(subject.key, {name}, draft.refused[name])
+        directives = {name: directives[name] for name in directives.keys() - impossible}
+
+
+def _decide(subject: Subject, each: FieldMapping, draft: Draft, batch: Batch) -> None:
     kommo = each.from_kommo(subject.lead, final=subject.final)
     airtable = shown(subject, each)
     draft.kommo[each.id], draft.airtable[each.id] = kommo, airtable
     decision = None
-    directive = directives.get(each.id)
+    directive = draft.directives.get(each.id)
     if directive is not None:
-        decision = obey(directive, kommo, airtable, batch)
+        decision = obey(directive, subject, each, kommo, airtable, batch)
     if decision is None:
         decision = give_back(subject, each, kommo, airtable, batch, draft)
         decision = decision or _merge(subject, each, kommo, airtable)

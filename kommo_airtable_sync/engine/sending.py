@@ -251,7 +251,7 @@ def _acknowledge(
         entry = replace(plan.entry, record_id=record_id, fields=fields)
         done.append(Acknowledged(entry, held=plan.held, final=not plan.item))
         outcome, remark = _outcome(plan, record, answer.created_ids), None
-        if outcome.state == "done":
+        if outcome.outcome is not None:
             remark = outcome.outcome
             batch.links.append((plan.key, record_id, str(remark)))
             if plan.item:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Mapping
 
 from kommo_airtable_sync.core.backoff import retry_seconds
 from kommo_airtable_sync.core.errors import LeaseLost
@@ -12,7 +13,7 @@ from kommo_airtable_sync.engine.batch import Batch, BatchReport
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.outage import lift_pauses
 from kommo_airtable_sync.store import counters
-from kommo_airtable_sync.store.settling import Outcome
+from kommo_airtable_sync.store.settling import REFUSED, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,8 @@ def settle_batch(engine: Engine, batch: Batch) -> BatchReport:
     outcomes = {key: _with_backoff(batch, key) for key in batch.claim.keys}
     max_attempts = engine.config.realtime.max_attempts
     try:
-        settled_at = engine.inbox.settle(batch.id, outcomes, max_attempts, batch.directives)
+        answers = _answers(batch, outcomes)
+        settled_at = engine.inbox.settle(batch.id, outcomes, max_attempts, answers)
     except LeaseLost as lost:
         # Another run has these keys: what it reads is newer than what we know.
         log.warning("nothing settled: %s", lost)
@@ -45,6 +47,20 @@ def settle_batch(engine: Engine, batch: Batch) -> BatchReport:
         lift_pauses(engine, batch)
     engine.batches.pop(batch.id, None)
     return batch.report(engine.calls, latencies, str(batch.outage) if batch.outage else None)
+
+
+def _answers(batch: Batch, outcomes: Mapping[str, Outcome]) -> dict[int, str]:
+    """What came of each directive; one that is held or tried again is not answered yet."""
+    answers: dict[int, str] = {}
+    for key, events in batch.claim.events.items():
+        outcome = outcomes[key]
+        told = [event.id for event in events if event.id in batch.directives]
+        for event_id in told if outcome.state in ("done", "dead") else ():
+            answers[event_id] = batch.directives[event_id]
+            if outcome.state == "dead" and outcome.outcome is None:
+                # Nothing of the lead was written to the end.
+                answers[event_id] = f"{REFUSED}{outcome.error}"
+    return answers
 
 
 def _with_backoff(batch: Batch, key: str) -> Outcome:

@@ -26,7 +26,12 @@ OWN_WRITE_SECONDS = 2.0
 
 @dataclass
 class Draft:
-    """What has been decided so far."""
+    """What has been decided so far, by field.
+
+    Args:
+        refused: why Kommo cannot hold a field's value.
+        directives: what people chose, as far as it can be obeyed.
+    """
 
     kommo: dict[str, Canonical] = field(default_factory=dict[str, Canonical])
     airtable: dict[str, Canonical | Absent] = field(default_factory=dict[str, Canonical | Absent])
@@ -35,8 +40,8 @@ class Draft:
     agreed: dict[str, AgreedField] = field(default_factory=dict[str, AgreedField])
     held: list[Held] = field(default_factory=list[Held])
     rules: dict[str, str] = field(default_factory=dict[str, str])
-    problems: list[str] = field(default_factory=list[str])
-    refused: set[str] = field(default_factory=set[str])
+    refused: dict[str, str] = field(default_factory=dict[str, str])
+    directives: Mapping[str, ClaimedEvent] = field(default_factory=dict[str, ClaimedEvent])
 
 
 @dataclass(frozen=True)

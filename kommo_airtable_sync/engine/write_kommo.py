@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from kommo_airtable_sync.core.canonical import to_json
 from kommo_airtable_sync.core.destinations import fields_at, patched
 from kommo_airtable_sync.core.errors import (
     BatchRefused,
@@ -12,9 +13,11 @@ from kommo_airtable_sync.core.errors import (
     LeadFailed,
     SideUnavailable,
 )
-from kommo_airtable_sync.core.types import Json, key_id
+from kommo_airtable_sync.core.merge import MISSING, Absent
+from kommo_airtable_sync.core.types import IncomingEvent, Json, key_id
 from kommo_airtable_sync.engine.agreeing import agreed_after_kommo
 from kommo_airtable_sync.engine.batch import Batch, Plan
+from kommo_airtable_sync.engine.braking import ALLOWED
 from kommo_airtable_sync.engine.context import CALL_SECONDS_MAX, LEADS_PER_PATCH, Engine
 from kommo_airtable_sync.engine.merge import ended, updated_at
 from kommo_airtable_sync.engine.outage import pausing
@@ -109,12 +112,32 @@ def _refused(engine: Engine, batch: Batch, plans: Sequence[Plan], refused: Batch
         smaller = _without(batch, plan, refused.item_paths.get(n, ()), reason)
         if smaller is not None and smaller.item:
             left.append(smaller)
+            _take_back(engine, plan, plan.item_fields - smaller.item_fields)
         else:
+            _take_back(engine, plan, plan.item_fields)
             batch.outcomes[plan.key] = Outcome(
                 "dead", error=f"Kommo refused lead {key_id(plan.key)}: {reason}"
             )
     if left:
         _write(engine, batch, left)
+
+
+def _take_back(engine: Engine, plan: Plan, refused: Collection[str]) -> None:
+    """What a person chose stands on both sides or on none: Airtable gets Kommo's value again."""
+    directives: list[dict[str, Json]] = []
+    for intent in plan.intents:
+        shown = plan.airtable.get(intent.field, MISSING)
+        ours = intent.side == "airtable" and intent.rule == "directive"
+        if ours and intent.field in refused and not isinstance(shown, Absent):
+            stands = to_json(plan.kommo[intent.field])
+            values = {"kommo": stands, "airtable": to_json(shown), "value": stands}
+            directives.append({"field": intent.field, **values, ALLOWED: True})
+    engine.inbox.receive(
+        [
+            IncomingEvent(plan.key, "sync", "taken_back", always_read=True, directive=directive)
+            for directive in directives
+        ]
+    )
 
 
 def _without(batch: Batch, plan: Plan, paths: Sequence[str], reason: str) -> Plan | None:
@@ -128,6 +151,7 @@ def _without(batch: Batch, plan: Plan, paths: Sequence[str], reason: str) -> Pla
         if intent.side == "kommo" and intent.field not in named
     }
     names = ", ".join(each.name for each in plan.table.fields if each.id in named)
+    batch.refuse(plan.key, named, f"Kommo refused it: {reason}")
     try:
         item = plan.table.to_kommo(values, batch.leads[plan.key], final=True) if values else {}
     except LeadFailed:

@@ -177,8 +177,8 @@ def read_intent(row: Any) -> Intent:
         operation=row.operation,
         field=row.field,
         field_name=row.field_name,
-        before=_load(row.before),
-        after=_load(row.after),
+        before=load(row.before),
+        after=load(row.after),
         rule=row.rule,
         event_id=row.event_id,
         batch_id=row.batch_id,
@@ -207,8 +207,8 @@ def read_held(row: Any) -> Held:
         field=row.field,
         field_name=row.field_name,
         reason=row.reason,
-        kommo=_load(row.kommo),
-        airtable=_load(row.airtable),
+        kommo=load(row.kommo),
+        airtable=load(row.airtable),
         since=row.since,
     )
 
@@ -218,7 +218,8 @@ def dump(value: Canonical) -> str:
     return json_text(canonical.to_json(value))
 
 
-def _load(text: str | None) -> Canonical:
+def load(text: str | None) -> Canonical:
+    """What `dump` wrote; no text is empty as well."""
     return None if text is None else canonical.from_json(json.loads(text))
 
 

@@ -307,14 +307,6 @@ class Journal:
             )
             return int(connection.scalar(statement) or 0)
 
-    def history(self, key: str) -> list[dict[str, Any]]:
-        """Every journal row of a key, oldest first."""
-        with self._database.read() as connection:
-            rows = connection.execute(
-                sa.select(journal).where(journal.c.key == key).order_by(journal.c.id)
-            )
-            return [dict(row) for row in rows.mappings()]
-
 
 def _open_and_recent(keys: Sequence[str], since: float) -> sa.CompoundSelect[Any]:
     """Two looks in one statement, since one with OR would read the key's whole history."""

@@ -15,6 +15,8 @@ from kommo_airtable_sync.store.schema import due, events
 ERROR_CHARACTERS_MAX = 2_000
 # The directive of a held event that a person let go.
 RELEASED = '{"release":true}'
+# So begins the answer to a directive that was not followed; the reason comes after it.
+REFUSED = "refused: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,14 @@ def _supersede(connection: Connection, outcomes: Mapping[str, Outcome], now: flo
             events.c.key.in_(looked),
             sa.or_(events.c.state == "dead", sa.and_(events.c.state == "held", hint)),
         )
-        .values(state="done", outcome="superseded", settled_at=now)
+        .values(
+            state="done",
+            # A directive keeps its answer.
+            outcome=sa.case(
+                (hint, "superseded"), else_=sa.func.coalesce(events.c.outcome, "superseded")
+            ),
+            settled_at=now,
+        )
     )
 
 

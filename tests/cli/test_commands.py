@@ -312,6 +312,8 @@ def test_the_schema_of_sync_yaml_is_json(run: Run) -> None:
         "sandbox",
         "status",
         "events",
+        "explain",
+        "undo",
         "conflicts",
         "conflicts resolve",
         "holds",

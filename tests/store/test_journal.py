@@ -22,6 +22,7 @@ from kommo_airtable_sync.store.entries import (
     Known,
     LedgerEntry,
 )
+from kommo_airtable_sync.store.history import History
 from kommo_airtable_sync.store.inbox import Inbox
 from kommo_airtable_sync.store.journal import RECENT_SECONDS, Journal
 from kommo_airtable_sync.store.schema import journal as journal_table
@@ -108,7 +109,7 @@ def test_an_intent_is_open_until_it_is_acknowledged(
 
 
 def test_an_acknowledgement_closes_intents_and_moves_the_ledger(
-    journal: Journal, inbox: Inbox, clock: HandClock
+    database: Database, journal: Journal, inbox: Inbox, clock: HandClock
 ) -> None:
     claimed = claim(inbox, 1, 2)
     open_intents(journal, claimed, intent(1), intent(2))
@@ -116,17 +117,13 @@ def test_an_acknowledgement_closes_intents_and_moves_the_ledger(
     journal.acknowledge(claimed.batch_id, [Acknowledged(entry(1)), Acknowledged(entry(2, "7"))])
     assert ledger(journal, 1, 2, 3) == {1: entry(1), 2: entry(2, "7")}
     assert still_open(journal, 1, 2) == []
-    (row,) = journal.history("lead:1")
-    assert (row["state"], row["closed_at"]) == ("done", clock.now().timestamp())
-    assert (row["before"], row["after"], row["rule"]) == (
-        "null",
-        '{"number":"10.5"}',
-        "owner kommo",
-    )
+    (row,) = History(database).of_key("lead:1")
+    assert (row.state, row.at) == ("done", clock.now().timestamp())
+    assert (row.before, row.after, row.rule) == (None, Decimal("10.5"), "owner kommo")
 
 
 def test_a_created_record_gets_its_id_into_journal_and_ledger(
-    journal: Journal, inbox: Inbox
+    database: Database, journal: Journal, inbox: Inbox
 ) -> None:
     claimed = claim(inbox, 1, 2)
     create = {"record_id": None, "operation": "create"}
@@ -136,7 +133,8 @@ def test_a_created_record_gets_its_id_into_journal_and_ledger(
         claimed.batch_id,
         [Acknowledged(entry(1, record_id="recA")), Acknowledged(entry(2, record_id="recB"))],
     )
-    assert [journal.history(key)[0]["record_id"] for key in claimed.keys] == ["recA", "recB"]
+    rows = [History(database).of_key(key)[0] for key in claimed.keys]
+    assert [row.record_id for row in rows] == ["recA", "recB"]
     assert known(journal, 2).entry.record_id == "recB"
     assert journal.ledger_size() == 2
 
@@ -278,10 +276,12 @@ def test_a_refused_write_closes_its_intents_and_moves_nothing(
     assert known(journal, 1) == Known(LedgerEntry("lead:1"))
 
 
-def test_history_tells_a_leads_writes_in_their_order(journal: Journal, inbox: Inbox) -> None:
+def test_history_tells_a_leads_writes_in_their_order(
+    database: Database, journal: Journal, inbox: Inbox
+) -> None:
     claimed = claim(inbox, 1, 2)
     open_intents(journal, claimed, intent(1, "first"), intent(2, "other"), intent(1, "second"))
-    assert [row["after"] for row in journal.history("lead:1")] == ['"first"', '"second"']
+    assert [row.after for row in History(database).of_key("lead:1")] == ["first", "second"]
 
 
 def test_half_an_emoji_does_not_stop_the_journal(journal: Journal, inbox: Inbox) -> None:

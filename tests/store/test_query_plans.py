@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from kommo_airtable_sync.core.types import BULK, LIVE, IncomingEvent
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.entries import Acknowledged, LedgerEntry
+from kommo_airtable_sync.store.history import History
 from kommo_airtable_sync.store.inbox import Inbox
 from kommo_airtable_sync.store.journal import Journal
 from kommo_airtable_sync.store.reports import Reports
@@ -102,7 +103,7 @@ def journal_a_lead(database: Database) -> None:
     moved = Acknowledged(LedgerEntry("lead:5", "rec5"), held=())
     journal.acknowledge(claimed.batch_id, [moved, Acknowledged(LedgerEntry("lead:6"), "kommo")])
     journal.refuse(claimed.batch_id, ["lead:5"], "kommo")
-    journal.history("lead:5")
+    History(database).of_key("lead:5")
     inbox.rekey(claimed.batch_id, {"lead:5": "lead:8"})
 
 

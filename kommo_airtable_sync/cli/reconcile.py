@@ -82,9 +82,9 @@ def apply_plan(
         raise typer.Exit(3)
     engine = build_engine(settings, BULK)
     began = database_now(engine.database)
-    with _progress() as progress:
+    with progress_bar() as progress:
         count = hand_over_plan(engine, saved, release=yes, actor=actor())
-        outcomes = _see_through(engine, APPLY, began, count, progress)
+        outcomes = see_through(engine, APPLY, began, count, progress)
     _end({"planned": count}, outcomes, as_json=as_json)
 
 
@@ -102,7 +102,7 @@ def reconcile(since: Since = None, yes: Yes = False, as_json: AsJson = False) ->
             raise typer.Exit(3)
         began = database_now(engine.database)
         count = hand_over(engine, compared, release=yes)
-        outcomes = _see_through(engine, SOURCE, began, count, progress)
+        outcomes = see_through(engine, SOURCE, began, count, progress)
         remember(engine, compared, outcomes)
         progress.stop()
         summary = compared.summary
@@ -131,13 +131,14 @@ def _comparison(
         since = since.replace(tzinfo=timezone.utc)
     engine = build_engine(settings, BULK)
     engine.directory.mapping()
-    with survey(settings) as opened, _progress() as progress:
-        compared = compare_sides(engine, opened, since, _teller(progress))
+    with survey(settings) as opened, progress_bar() as progress:
+        compared = compare_sides(engine, opened, since, teller(progress))
         yield engine, compared, progress
 
 
 @contextmanager
-def _progress() -> Generator[Progress]:
+def progress_bar() -> Generator[Progress]:
+    """Progress on standard error, for as long as the block lasts."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
@@ -147,7 +148,8 @@ def _progress() -> Generator[Progress]:
         yield progress
 
 
-def _teller(progress: Progress) -> Callable[[str, int], None]:
+def teller(progress: Progress) -> Callable[[str, int], None]:
+    """Shows what it is told of: what is being done, and how much of it is."""
     tasks: dict[str, Any] = {}
 
     def tell(what: str, done: int) -> None:
@@ -158,7 +160,7 @@ def _teller(progress: Progress) -> Callable[[str, int], None]:
     return tell
 
 
-def _see_through(
+def see_through(
     engine: Engine, source: str, began: float, count: int, progress: Progress
 ) -> dict[str, int]:
     """Wait until the workers have dealt with all; how the events ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kommo_airtable_sync.core.brake import WINDOW_SECONDS, Brake, PlannedChange
 from kommo_airtable_sync.core.canonical import is_blank
+from kommo_airtable_sync.core.types import key_kind
 from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.store.settling import Outcome
@@ -34,7 +35,9 @@ def _change(batch: Batch, plan: Plan) -> PlannedChange:
             for intent in plan.intents
             if is_blank(intent.after) and not is_blank(intent.before) and not plan.delete
         },
-        released=any(
+        # A copy's record is deleted only because a person asked for just that.
+        released=key_kind(plan.key) == "record"
+        or any(
             (event.directive or {}).get("release") is True for event in batch.events_of(plan.key)
         ),
     )

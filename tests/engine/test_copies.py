@@ -159,6 +159,34 @@ def test_what_is_not_as_the_person_saw_it_is_refused(
 
 
 @ON_SQLITE
+@pytest.mark.parametrize("wrong", [{"keep": "itself"}, {"copy_of": "company:9"}, {"seen": ""}])
+def test_what_nobody_can_have_seen_is_refused(world: World, wrong: dict[str, str]):
+    lead, record = synced(world)
+    copy = copy_of(world, record)
+    seen = found(world)[0].copies[0].seen
+    said = {"copy_of": f"lead:{lead}", "keep": record["id"], "seen": seen, **wrong}
+    said = {name: copy if value == "itself" else value for name, value in said.items()}
+    world.inbox.receive([IncomingEvent(f"record:{copy}", "repair", "copy", directive=said)])
+    world.work()
+    assert ids(world) == {record["id"], copy}
+    assert repairs(world) == [REFUSED]
+
+
+@ON_SQLITE
+def test_a_copy_edited_after_a_crash_before_its_deletion_stays_and_leaves_no_intent(world: World):
+    _, record = synced(world)
+    copy = copy_of(world, record)
+    ask_to_remove(world.engine, found(world), "somebody")
+    with pytest.raises(Crash):
+        world.work(Trap("airtable.delete_records").set(world.new_engine(BULK)), "first")
+    world.edit_record(copy, Notes="mine")
+    world.work(world.new_engine(BULK), "second", patience=LEASE_SECONDS + 60)
+    assert copy in ids(world)
+    assert repairs(world) == [REFUSED]
+    assert not world.journal_rows("open")
+
+
+@ON_SQLITE
 def test_a_copy_that_the_ledger_has_come_to_keep_is_refused(world: World):
     lead = world.add_lead(name="Deal", price=5)
     world.take_hooks()

@@ -11,7 +11,17 @@ import traceback
 import typer
 from rich.console import Console
 
-from kommo_airtable_sync.cli import demo, explain, held, inbox, parts, reconcile, undo, webhooks
+from kommo_airtable_sync.cli import (
+    copies,
+    demo,
+    explain,
+    held,
+    inbox,
+    parts,
+    reconcile,
+    undo,
+    webhooks,
+)
 from kommo_airtable_sync.core.errors import ConfigurationError, SyncError
 from kommo_airtable_sync.store.database import StoreError
 
@@ -23,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (parts, inbox, held, reconcile, explain, undo, webhooks, demo):
+for module in (parts, inbox, held, reconcile, copies, explain, undo, webhooks, demo):
     module.register(app)
 
 

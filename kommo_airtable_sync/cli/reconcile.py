@@ -90,7 +90,7 @@ def apply_plan(
     began = database_now(engine.database)
     with progress_bars() as progress:
         count = hand_over_plan(engine, saved, release=yes, actor=actor())
-        outcomes = _see_through(engine, APPLY, began, count, progress)
+        outcomes = see_through(engine, APPLY, began, count, progress)
     _end({"planned": count}, outcomes, as_json=as_json)
 
 
@@ -108,7 +108,7 @@ def reconcile(since: Since = None, yes: Yes = False, as_json: AsJson = False) ->
             raise typer.Exit(3)
         began = database_now(engine.database)
         count = hand_over(engine, compared, release=yes)
-        outcomes = _see_through(engine, SOURCE, began, count, progress)
+        outcomes = see_through(engine, SOURCE, began, count, progress)
         remember(engine, compared, outcomes)
         progress.stop()
         summary = compared.summary
@@ -138,11 +138,12 @@ def _comparison(
     engine = build_engine(settings, BULK)
     engine.directory.mapping()
     with survey(settings) as opened, progress_bars() as progress:
-        compared = compare_sides(engine, opened, since, _teller(progress))
+        compared = compare_sides(engine, opened, since, teller(progress))
         yield engine, compared, progress
 
 
-def _teller(progress: Progress) -> Callable[[str, int], None]:
+def teller(progress: Progress) -> Callable[[str, int], None]:
+    """Shows what it is told of: what is being done, and how much of it is."""
     tasks: dict[str, Any] = {}
 
     def tell(what: str, done: int) -> None:
@@ -153,7 +154,7 @@ def _teller(progress: Progress) -> Callable[[str, int], None]:
     return tell
 
 
-def _see_through(
+def see_through(
     engine: Engine, source: str, began: float, count: int, progress: Progress
 ) -> dict[str, int]:
     """Wait until the workers have dealt with all; how the events ended."""

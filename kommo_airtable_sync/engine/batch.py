@@ -24,7 +24,7 @@ class Plan:
     """What is to be written for one lead (or contact), on both sides.
 
     Args:
-        key: ``lead:5``, ``contact:7``.
+        key: ``lead:5``, ``contact:7``; ``record:rec1`` of a copy that is to be deleted.
         table: the mapping of the record's table.
         entry: the ledger row as it reads once what is agreed already is kept.
         fields: those that were merged: of the mapping, and given by enrichment.

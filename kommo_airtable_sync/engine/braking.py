@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kommo_airtable_sync.core.brake import WINDOW_SECONDS, Brake, PlannedChange
 from kommo_airtable_sync.core.canonical import is_blank
+from kommo_airtable_sync.core.types import key_kind
 from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.outgoing import STATUS
@@ -44,6 +45,8 @@ def _change(batch: Batch, plan: Plan) -> PlannedChange:
 
 def _is_released(batch: Batch, plan: Plan) -> bool:
     """Whether a person let all of it go, by `holds release` or by asking for just these fields."""
+    if key_kind(plan.key) == "record":
+        return True  # a copy's record is deleted only because a person asked for just that
     directives = {event.id: event.directive or {} for event in batch.events_of(plan.key)}
     if any(said.get("release") is True for said in directives.values()):
         return True

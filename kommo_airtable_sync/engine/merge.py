@@ -17,6 +17,7 @@ from kommo_airtable_sync.engine import leaving
 from kommo_airtable_sync.engine.applying import refuse_changed
 from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.context import Engine
+from kommo_airtable_sync.engine.copies import plan_removals
 from kommo_airtable_sync.engine.outage import pausing
 from kommo_airtable_sync.engine.outgoing import with_status
 from kommo_airtable_sync.engine.plan import plan_subject
@@ -32,6 +33,7 @@ def merge_batch(engine: Engine, batch: Batch) -> None:
     if batch.outage is not None:
         return
     with pausing(engine, batch):
+        plan_removals(engine, batch)
         leaving.look_in_the_trash(engine, batch)
         planned = {plan.key for plan in (*batch.plans, *batch.patches)}
         for key in batch.open_of("lead"):

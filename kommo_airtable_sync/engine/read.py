@@ -12,6 +12,7 @@ from kommo_airtable_sync.core.merge import needs_record
 from kommo_airtable_sync.core.types import FRESH_SOURCES, Json, key_id, key_kind, lead_key
 from kommo_airtable_sync.engine.batch import Batch
 from kommo_airtable_sync.engine.context import CALL_SECONDS_MAX, Engine
+from kommo_airtable_sync.engine.copies import asked_of
 from kommo_airtable_sync.engine.outage import pausing
 from kommo_airtable_sync.engine.pull import pull_webhook
 from kommo_airtable_sync.store.claiming import ClaimedEvent
@@ -31,10 +32,11 @@ def read_batch(engine: Engine, batch: Batch) -> None:
         engine.directory.mapping()  # what is wrong with sync.yaml is not a webhook's fault
         for key in batch.open_of("webhook"):
             batch.outcomes[key] = _pull(engine, key.partition(":")[2])
-        batch.known = engine.journal.load(batch.open_of("lead", "contact", "company"))
+        batch.known = engine.journal.load(batch.open_of("lead", "contact", "company", "record"))
         batch.read_at = engine.seconds()
         _decide_unread(batch, batch.read_at)
-        leads, strangers = batch.open_of("lead"), batch.open_of("record")
+        leads, records = batch.open_of("lead"), batch.open_of("record")
+        strangers = [key for key in records if not asked_of(batch, key)]
         if leads or strangers:
             _read_both(engine, batch, leads, strangers)
             _name_strangers(engine, batch, strangers)
@@ -182,8 +184,8 @@ def _name_strangers(engine: Engine, batch: Batch, strangers: Sequence[str]) -> N
 def several_records(lead_id: int) -> str:
     """What a person is told of a key that Airtable has more than once."""
     return (
-        f"Airtable has more than one record with the key {lead_id}; "
-        "merge or delete the copies, then retry."
+        f"Airtable has more than one record with the key {lead_id}; merge or delete the copies "
+        "(kommo-airtable-sync duplicates), then retry."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.braking import brake
 from kommo_airtable_sync.engine.context import Engine
+from kommo_airtable_sync.engine.copies import retry_leads
 from kommo_airtable_sync.engine.merge import merge_one
 from kommo_airtable_sync.engine.outage import pausing
 from kommo_airtable_sync.engine.rereading import read_again_if_old
@@ -30,3 +31,4 @@ def write_airtable(engine: Engine, batch: Batch) -> None:
         keep_unchanged(engine, batch)
         brake(engine, batch)
         Sender(engine, batch, before_each=before_each, on_gone=on_gone).run()
+        retry_leads(engine, batch)

@@ -34,7 +34,7 @@ class LedgerEntry:
     """What we know of a lead, contact or company, and of its record.
 
     Args:
-        key: ``lead:5``, ``contact:7``, ``company:9``.
+        key: ``lead:5``, ``contact:7``, ``company:9``; ``record:rec1`` of a copy that was removed.
         record_id: None while there is no record that we know of.
         fields: Airtable field id -> what was agreed.
         seen_updated_at: Kommo's ``updated_at`` in our last read of the whole entity.

@@ -45,13 +45,22 @@ def store_events(
 def _by_lead(connection: Connection, incoming: Sequence[IncomingEvent]) -> list[IncomingEvent]:
     """A record that the ledger knows goes by the key of its lead or contact."""
     records = {event.key[len(RECORD) :] for event in incoming if event.key.startswith(RECORD)}
+    known = keys_of_records(connection, sorted(records))
+    return [
+        replace(event, key=known.get(event.key.removeprefix(RECORD), event.key))
+        for event in incoming
+    ]
+
+
+def keys_of_records(connection: Connection, record_ids: Sequence[str]) -> dict[str, str]:
+    """Record id -> the key whose record it is by the ledger; of strangers nothing."""
     known: dict[str, str] = {}
-    for some in leases.in_portions(sorted(records)):
+    for some in leases.in_portions(record_ids):
         rows = connection.execute(
             sa.select(ledger.c.record_id, ledger.c.key).where(ledger.c.record_id.in_(some))
         )
-        known.update({RECORD + row.record_id: row.key for row in rows})
-    return [replace(event, key=known.get(event.key, event.key)) for event in incoming]
+        known.update({row.record_id: row.key for row in rows})
+    return known
 
 
 def _event_row(event: IncomingEvent, now: float) -> dict[str, Any]:

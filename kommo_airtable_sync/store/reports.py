@@ -246,6 +246,12 @@ class Reports:
             )
         ]
 
+    def retry_keys(self, keys: Sequence[str]) -> None:
+        """The same for all dead events of these keys."""
+        for some in leases.in_portions(keys):
+            chosen = sa.and_(events.c.state == "dead", events.c.key.in_(some))
+            self._revive(chosen, {"attempts": 0})
+
     def release_holds(self, ids: Sequence[int]) -> list[int]:
         """Let held events go, due now: the brake passes what they lead to.
 

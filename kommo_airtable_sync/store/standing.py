@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import sqlalchemy as sa
 
 from kommo_airtable_sync.store.database import Database
+from kommo_airtable_sync.store.receiving import keys_of_records
 from kommo_airtable_sync.store.schema import due, events, ledger
 
 PAGE = 1_000
@@ -50,3 +51,9 @@ def held(database: Database, keys: Sequence[str]) -> set[str]:
     statement = sa.select(events.c.key).where(events.c.key.in_(keys), events.c.state == "held")
     with database.read() as connection:
         return set(connection.execute(statement).scalars())
+
+
+def record_keepers(database: Database, record_ids: Sequence[str]) -> dict[str, str]:
+    """Record id -> the key whose record it is by the ledger; of strangers nothing."""
+    with database.read() as connection:
+        return keys_of_records(connection, record_ids)

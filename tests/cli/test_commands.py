@@ -320,6 +320,8 @@ def test_the_schema_of_sync_yaml_is_json(run: Run) -> None:
         "holds release",
         "holds drop",
         "reconcile",
+        "duplicates",
+        "duplicates remove",
         "demo",
         "config schema",
     ],

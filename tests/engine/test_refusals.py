@@ -53,7 +53,7 @@ def test_two_records_with_one_key_are_for_a_person_to_merge(world: World):
     world.sync()
     assert world.errors() == [
         f"Airtable has more than one record with the key {lead_id}; "
-        "merge or delete the copies, then retry."
+        "merge or delete the copies (kommo-airtable-sync duplicates), then retry."
     ]
     names = sorted(record["fields"]["Deal Name"] for record in world.records())
     assert names == ["Neighbour", "one", "two"]

@@ -33,6 +33,7 @@ ListedState = Literal[
     "all",
 ]
 HOLDS_LISTED_MAX = 10_000
+SIDE_BY_SIDE_SECONDS = 60.0
 OPEN_STATES = ("pending", "claimed", "dead", "quarantined")
 DROPPABLE_STATES = ("pending", "held", "dead", "quarantined")
 
@@ -170,7 +171,9 @@ class Reports:
             count=len(seconds),
         )
 
-    def outcomes_of(self, source: str, since: float = 0.0) -> dict[str, int]:
+    def outcomes_of(
+        self, source: str, since: float = 0.0, kind: str | None = None
+    ) -> dict[str, int]:
         """Events of a source received since then: outcomes of the done ones, states of the rest."""
         shown = sa.case(
             (events.c.state == "done", sa.func.coalesce(events.c.outcome, "done")),
@@ -179,10 +182,20 @@ class Reports:
         with self._database.read() as connection:
             rows = connection.execute(
                 sa.select(shown, sa.func.count().label("events"))
-                .where(events.c.source == source, events.c.received_at >= since)
+                .where(*_told(source, since, kind))
                 .group_by(shown)
             )
             return {row.shown: row.events for row in rows}
+
+    def dead_of(
+        self, source: str, since: float, kind: str | None = None, limit: int = 100
+    ) -> list[ListedEvent]:
+        """Those of ``outcomes_of`` that want a person."""
+        statement = sa.select(events, events.c.state.label("shown")).where(
+            *_told(source, since, kind), events.c.state == "dead"
+        )
+        with self._database.read() as connection:
+            return [_listed(row) for row in connection.execute(statement.limit(limit))]
 
     def list_events(
         self, state: ListedState = "all", lead_id: int | None = None, limit: int = 100
@@ -315,6 +328,18 @@ class Reports:
             dropped_ids = sorted(dropped.all())
             leases.forget_idle(connection, keys, now)
         return dropped_ids
+
+
+def _told(source: str, since: float, kind: str | None) -> list[sa.ColumnElement[bool]]:
+    # Ids grow with time, but for transactions side by side: found from the index's end.
+    older = sa.select(events.c.id).where(events.c.received_at < since - SIDE_BY_SIDE_SECONDS)
+    last = older.order_by(events.c.id.desc()).limit(1).scalar_subquery()
+    conditions = [
+        events.c.id > sa.func.coalesce(last, 0),
+        events.c.source == source,
+        events.c.received_at >= since,
+    ]
+    return conditions if kind is None else [*conditions, events.c.kind == kind]
 
 
 def _shown_state() -> sa.ColumnElement[str]:

@@ -9,6 +9,7 @@ finds something due and no runner alive or on its way, it writes a nudge and ret
 # pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
 
 import time
+from collections.abc import Collection
 
 import dagster as dg
 from dagster import DagsterRunStatus
@@ -16,7 +17,8 @@ from dagster import DagsterRunStatus
 from kommo_airtable_sync.assembly import LANES, open_database
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.core.sensing import LaneView, describe, wants_run
-from kommo_airtable_sync.defs.running import JOB, LANE_TAG, QUEUE_TAG
+from kommo_airtable_sync.defs.lanes import LANE_TAG, QUEUE_TAG
+from kommo_airtable_sync.defs.running import attends
 from kommo_airtable_sync.defs.sync_changes import sync_changes
 from kommo_airtable_sync.engine.context import STALE_SECONDS
 from kommo_airtable_sync.engine.pull import ask_for_due_webhooks
@@ -37,6 +39,9 @@ BULK_SECONDS_MIN = 5.0
 RETIRING_SECONDS = 1.0
 # STARTED, yet never heard of: its process died before the first heartbeat.
 UNHEARD_SECONDS = 30.0
+# Runs that take no place in a lane have no heartbeat, and are short.
+SHORT_SECONDS_MAX = 3_600.0
+RUNS_MAX = 50
 
 
 @dg.sensor(
@@ -66,7 +71,7 @@ def webhook_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
                 ask_for_due_webhooks(documents, inbox, time.time())
             if time.monotonic() - swept_at > SWEEP_SECONDS:
                 swept_at = time.monotonic()
-                sweep(context.instance, runners, inbox)
+                sweep(context.instance, runners, inbox, ours(context))
             views = look(inbox, runners)
             requests = [
                 _request(runners, lane)
@@ -111,8 +116,15 @@ def _request(runners: Runners, lane: str) -> dg.RunRequest:
     )
 
 
-def sweep(instance: dg.DagsterInstance, runners: Runners, inbox: Inbox) -> None:
-    """Fail runs whose process is gone, and give their leads back."""
+def ours(context: dg.SensorEvaluationContext) -> Collection[str]:
+    """The jobs of this project."""
+    return context.repository_def.job_names if context.repository_def else ()
+
+
+def sweep(
+    instance: dg.DagsterInstance, runners: Runners, inbox: Inbox, jobs: Collection[str]
+) -> None:
+    """Fail runs of these jobs whose process is gone, and give their leads back."""
     for runner in dead_runners(runners):
         run = instance.get_run_by_id(runner.run_id)
         if run and not run.is_finished:
@@ -124,10 +136,12 @@ def sweep(instance: dg.DagsterInstance, runners: Runners, inbox: Inbox) -> None:
         bury(runner, runners, inbox)
     heard = {runner.run_id for runner in runners.all()}
     for record in instance.get_run_records(
-        filters=dg.RunsFilter(job_name=JOB, statuses=[DagsterRunStatus.STARTED]), limit=20
+        filters=dg.RunsFilter(statuses=[DagsterRunStatus.STARTED]), limit=RUNS_MAX
     ):
         run = record.dagster_run
-        started = record.start_time or time.time()
-        if run.run_id not in heard and time.time() - started > UNHEARD_SECONDS:
+        if run.run_id in heard or not (attends(run) or run.job_name in jobs):
+            continue
+        seconds = time.time() - (record.start_time or time.time())
+        if seconds > (UNHEARD_SECONDS if attends(run) else SHORT_SECONDS_MAX):
             instance.report_run_failed(run, "The process of this run is gone; it never reported.")
             inbox.release_run(run.run_id)

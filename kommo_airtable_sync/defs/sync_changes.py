@@ -12,9 +12,10 @@ is pickled.
 import dagster as dg
 
 from kommo_airtable_sync.core.errors import LeaseLost
+from kommo_airtable_sync.defs.lanes import LANE_TAG, QUEUE_TAG
 from kommo_airtable_sync.defs.reporting import kommo_metadata, record_batch
 from kommo_airtable_sync.defs.resources import SyncResource
-from kommo_airtable_sync.defs.running import JOB, LANE_TAG, QUEUE_TAG, another_run_waits
+from kommo_airtable_sync.defs.running import JOB, another_run_waits
 from kommo_airtable_sync.engine.batch import Batch
 from kommo_airtable_sync.engine.claim import claim_batch, resume_batch
 from kommo_airtable_sync.engine.context import Engine

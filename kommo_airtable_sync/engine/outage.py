@@ -43,11 +43,16 @@ def pausing(engine: Engine, batch: Batch) -> Generator[None]:
 
 
 def _pause(engine: Engine, batch: Batch, outage: SideUnavailable) -> None:
+    pause_side(engine, outage)
+    batch.outage = outage
+
+
+def pause_side(engine: Engine, outage: SideUnavailable) -> None:
+    """Nobody calls the side for a while: for longer, the more often it has failed in a row."""
     known = engine.runners.pauses().get(outage.side)
     failures = 1 + (known.failures if known else 0)
     seconds = pause_seconds(outage.reason, failures, outage.retry_after_seconds)
     engine.runners.pause(outage.side, seconds, failures, outage.reason, outage.detail)
-    batch.outage = outage
     log.warning("%s; paused for %.0f s (failure %d in a row)", outage, seconds, failures)
 
 

@@ -27,8 +27,9 @@ def test_definitions_hold_the_names_of_the_contract() -> None:
         "kommo_leads",
         "airtable_linked_records",
         "airtable_deals",
+        "lead_backfill",
     }
-    assert "sync_changes" in {job.name for job in repository.get_all_jobs()}
+    assert {"sync_changes", "backfill_leads"} <= {job.name for job in repository.get_all_jobs()}
     assert sorted(sensor.name for sensor in repository.sensor_defs) == [
         "failure_alerts",
         "webhook_sensor",

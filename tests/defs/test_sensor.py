@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.events.log import EventLogEntry
 
 from kommo_airtable_sync.assembly import SystemClock
 from kommo_airtable_sync.core.registration import REFRESH_SECONDS, AirtableWebhook
@@ -19,6 +21,8 @@ from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.inbox import Inbox
 from kommo_airtable_sync.store.reports import Reports
 from kommo_airtable_sync.store.runners import Runners
+
+JOBS = ("sync_changes", "backfill_leads")
 
 
 @pytest.fixture
@@ -103,13 +107,47 @@ def test_a_run_whose_heart_has_stopped_is_failed_and_its_leads_come_back(
         run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
         runners.beat(run.run_id, LIVE, "host", 1, "running")
         assert inbox.claim(LIVE, 10, run.run_id, 60.0) is not None
-        sweep(instance, runners, inbox)
+        sweep(instance, runners, inbox, JOBS)
         assert not instance.get_run_by_id(run.run_id).is_finished
         monkeypatch.setattr("kommo_airtable_sync.engine.sweep.STALE_SECONDS", -1.0)
-        sweep(instance, runners, inbox)
+        sweep(instance, runners, inbox, JOBS)
         assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
         assert LIVE in inbox.due_lanes()
         assert runners.all() == []
+
+
+def started(instance: dg.DagsterInstance, job: str, **details: Any) -> str:
+    """A run that Dagster believes to be going on since long ago."""
+    run = instance.create_run_for_job(
+        defs().get_repository_def().get_job(job), status=dg.DagsterRunStatus.STARTING, **details
+    )
+    at = SystemClock().now().timestamp() - 2 * sensors.UNHEARD_SECONDS
+    event = dg.DagsterEvent("PIPELINE_START", job)
+    entry = EventLogEntry(None, "info", "", run.run_id, at, job_name=job, dagster_event=event)
+    instance.handle_new_event(entry)
+    return run.run_id
+
+
+@pytest.mark.parametrize("job", ["sync_changes", "backfill_leads", "__ASSET_JOB"])
+def test_a_run_that_never_took_its_place_is_failed_whatever_its_job(
+    store: Database, job: str
+) -> None:
+    inbox, runners = Inbox(store), Runners(store)
+    chosen = {"asset_selection": frozenset({dg.AssetKey("lead_backfill")})}
+    with dg.DagsterInstance.ephemeral() as instance:
+        run_id = started(instance, job, **(chosen if job == "__ASSET_JOB" else {}))
+        make_due(store)
+        assert inbox.claim(LIVE, 10, run_id, 60.0) is not None
+        sweep(instance, runners, inbox, JOBS)
+        assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.FAILURE
+    assert LIVE in inbox.due_lanes()
+
+
+def test_a_run_of_another_project_is_left_alone(store: Database) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        run_id = started(instance, "__ASSET_JOB")
+        sweep(instance, Runners(store), Inbox(store), JOBS)
+        assert not instance.get_run_by_id(run_id).is_finished
 
 
 def test_without_a_usable_database_the_tick_is_skipped_with_the_reason(

@@ -9,10 +9,12 @@ from kommo_airtable_sync.core.airtable_hooks import ping_event
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.engine.pull import registered
 from kommo_airtable_sync.receiver.app import create_app
+from kommo_airtable_sync.receiver.beating import start_beating
 from kommo_airtable_sync.receiver.metrics import metrics_text
 from kommo_airtable_sync.receiver.server import serve
 from kommo_airtable_sync.settings import Settings
 from kommo_airtable_sync.store.documents import Documents
+from kommo_airtable_sync.store.gaps import Gaps
 from kommo_airtable_sync.store.inbox import Inbox
 
 
@@ -41,6 +43,7 @@ def run_receiver(settings: Settings, host: str, port: int) -> None:
         links=bool(config.clients),
     )
     settings.mark_ready("receiver")
+    start_beating(Gaps(database))
     serve(app, host, port)
 
 

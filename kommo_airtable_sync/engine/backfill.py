@@ -12,6 +12,7 @@ from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.outage import pause_side
 from kommo_airtable_sync.engine.working_off import LOOK_SECONDS, WAITING, work_off
 from kommo_airtable_sync.store.reports import Reports
+from kommo_airtable_sync.store.standing import database_now
 
 SOURCE = "backfill"
 DAY = timedelta(days=1)
@@ -67,7 +68,7 @@ def backfill_day(
         BatchRefused: the same.
     """
     began, calls = engine.seconds(), engine.calls
-    since, kind = engine.database.seconds(), day.strftime("%Y-%m-%d")
+    since, kind = database_now(engine.database), day.strftime("%Y-%m-%d")
     lead_ids = _created_on(engine, day, should_end, on_wait)
     engine.inbox.receive(
         [
@@ -102,9 +103,7 @@ def _created_on(
     """Ids of the day's leads, all or none: a page that failed is read again with all before it."""
     while True:
         try:
-            pages = engine.kommo.lead_pages(
-                created_from=day, created_to=day + DAY - timedelta(seconds=1), order="id"
-            )
+            pages = engine.kommo.lead_pages(created=(day, day + DAY - timedelta(seconds=1)))
             return sorted({int(lead["id"]) for page in pages for lead in page})
         except SideUnavailable as outage:
             if should_end():

@@ -18,6 +18,7 @@ from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.pull import pull_webhook, refresh, registered
 from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.gaps import Gaps
+from kommo_airtable_sync.store.standing import database_now
 
 KOMMO_DOCUMENT = "kommo webhook"
 """The address that Kommo calls, without the secret; its age: when it was last seen well."""
@@ -80,7 +81,7 @@ def mend_kommo_webhook(engine: Engine, secret: str) -> str:
     if age is None:
         well_at = float(there[base_url]["updated_at"])
     else:
-        well_at = engine.database.seconds() - age
+        well_at = database_now(engine.database) - age
     # Noted first: if what follows fails, the next look notes it again.
     Gaps(engine.database).note(well_at)
     register_kommo(engine, base_url, secret)

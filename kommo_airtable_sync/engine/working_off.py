@@ -40,7 +40,7 @@ def work_off(
         engine: of the bulk lane; the run must be the lane's runner.
         run_id: the Dagster run.
         source: of the events that are waited for.
-        since: they were received at or after this, by the store's time (``Database.seconds``).
+        since: they were received at or after this, by the store's time (``database_now``).
         kind: only events of this kind.
         on_batch: told of every batch.
         should_end: asked about once a second; what is left then stays in the inbox.

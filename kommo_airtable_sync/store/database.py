@@ -112,11 +112,6 @@ class Database:
         with self.engine.connect() as connection, connection.begin():
             yield connection
 
-    def seconds(self) -> float:
-        """The store's time, by which events are stamped; seconds since the epoch."""
-        with self.read() as connection:
-            return self.now(connection)
-
     def now(self, connection: Connection) -> float:
         """Database time in seconds since the epoch: one clock for every machine."""
         if self.is_sqlite or not self._server_time:

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.schema import documents
+from kommo_airtable_sync.store.standing import database_now
 
 BEAT = "receiver beat"
 GAP = "gap since"
@@ -30,7 +31,7 @@ class Gaps:
         """
         silent = self._documents.age_seconds(BEAT)
         if silent is not None and silent > GAP_SECONDS:
-            self.note(self._database.seconds() - silent)
+            self.note(database_now(self._database) - silent)
         self._documents.put(BEAT, "")
 
     def note(self, since: float) -> None:

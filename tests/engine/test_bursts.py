@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from kommo_airtable_sync.engine.load import load_leads, remaining
 
 from kommo_airtable_sync.core.types import BULK, IncomingEvent, lead_key
-from kommo_airtable_sync.engine.load import load_leads, remaining
 from tests.simulated import World
 
 pytestmark = pytest.mark.parametrize("sql_engine", ["sqlite"])

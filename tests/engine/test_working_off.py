@@ -12,6 +12,7 @@ from kommo_airtable_sync.engine.batch import BatchReport
 from kommo_airtable_sync.engine.working_off import work_off
 from kommo_airtable_sync.store.reports import Reports
 from kommo_airtable_sync.store.settling import Outcome
+from kommo_airtable_sync.store.standing import database_now
 from tests.simulated import World
 
 sqlite_only = pytest.mark.parametrize("sql_engine", ["sqlite"])
@@ -22,7 +23,7 @@ class Watcher:
 
     def __init__(self, world: World) -> None:
         self.engine = world.new_engine(BULK)
-        self.since = world.database.seconds()
+        self.since = database_now(world.database)
         self.reports: list[BatchReport] = []
         self.progress: list[tuple[int, int]] = []
         self.reasons: list[str] = []

@@ -151,7 +151,18 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Settings of this process.
+    """Settings of this process, and its home made.
+
+    Raises:
+        ConfigurationError: naming each setting with a bad value (never the value).
+    """
+    settings = read_settings()
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return settings
+
+
+def read_settings() -> Settings:
+    """Settings of this process; nothing is made.
 
     Raises:
         ConfigurationError: naming each setting with a bad value (never the value).
@@ -164,7 +175,6 @@ def load_settings() -> Settings:
             for item in error.errors(include_input=False, include_url=False)
         )
         raise ConfigurationError(f"Settings are wrong: {problems}.", "See .env.example.") from None
-    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     return settings
 
 

@@ -16,6 +16,7 @@ import dagster as dg
 from kommo_airtable_sync.core.errors import BatchRefused, ConfigurationError, SideUnavailable
 from kommo_airtable_sync.core.progress import time_left
 from kommo_airtable_sync.defs.lanes import BULK_TAGS
+from kommo_airtable_sync.defs.reporting import Progress
 from kommo_airtable_sync.defs.resources import SyncResource
 from kommo_airtable_sync.defs.running import BACKFILL_JOB
 from kommo_airtable_sync.defs.sync_changes import OWNERS
@@ -24,7 +25,6 @@ from kommo_airtable_sync.engine.context import Engine
 
 ASSET = "lead_backfill"
 FIRST_DAY = "2015-01-01"
-SAY_SECONDS = 10.0
 
 
 @dg.asset(
@@ -65,15 +65,7 @@ def _backfill(
     Raises:
         Failure: if Kommo refuses to be read, or the run must end before the day has.
     """
-    began = said = engine.seconds()
-
-    def on_progress(done: int, total: int) -> None:
-        nonlocal said
-        now = engine.seconds()
-        if now - said >= SAY_SECONDS:
-            said = now
-            context.log.info(f"{day}: {done} of {total}{time_left(done, total, now - began)}")
-
+    progress = Progress(context.log, engine)
     first = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=timezone.utc)
     try:
         report = backfill_day(
@@ -81,8 +73,8 @@ def _backfill(
             context.run.run_id,
             first,
             should_end=lambda: engine.stop_requested() or sync.replaced(),
-            on_progress=on_progress,
-            on_wait=lambda why: context.log.warning(f"{why}. The leads wait; nothing is lost."),
+            on_progress=lambda done, total: progress.tell(day, done, total),
+            on_wait=progress.warn,
         )
     except (SideUnavailable, ConfigurationError, BatchRefused) as error:
         raise dg.Failure(f"{day} could not be read: {error}", allow_retries=False) from error

@@ -18,6 +18,7 @@ from kommo_airtable_sync.defs import sensors
 from kommo_airtable_sync.defs.sensors import sweep, webhook_sensor
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.documents import Documents
+from kommo_airtable_sync.store.gaps import Gaps
 from kommo_airtable_sync.store.inbox import Inbox
 from kommo_airtable_sync.store.reports import Reports
 from kommo_airtable_sync.store.runners import Runners
@@ -148,6 +149,27 @@ def test_a_run_of_another_project_is_left_alone(store: Database) -> None:
         run_id = started(instance, "__ASSET_JOB")
         sweep(instance, Runners(store), Inbox(store), JOBS)
         assert not instance.get_run_by_id(run_id).is_finished
+
+
+def test_a_gap_is_looked_through_by_one_run_and_then_forgotten(
+    store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensors, "BULK_SECONDS_MIN", 0.05)
+    gaps = Gaps(store)
+    gaps.note(1_772_452_800.0)
+    job = defs().get_repository_def().get_job("reconcile")
+    with dg.DagsterInstance.ephemeral() as instance:
+        # Asked for until it is launched: the daemon may die between the two.
+        (first,), (second,) = tick(instance), tick(instance)
+        assert first.run_key == second.run_key
+        assert (first.job_name, first.run_config) == (
+            "reconcile",
+            {"ops": {"reconciliation": {"config": {"since": "2026-03-02T10:20:00+00:00"}}}},
+        )
+        dg.validate_run_config(job, first.run_config)
+        instance.create_run_for_job(job, tags={"dagster/run_key": first.run_key})
+        assert isinstance(tick(instance), str)
+    assert gaps.since() is None
 
 
 def test_without_a_usable_database_the_tick_is_skipped_with_the_reason(

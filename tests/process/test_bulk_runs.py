@@ -1,4 +1,4 @@
-"""A backfill of thirty days, launched and healed through the API that the UI uses."""
+"""Backfills as the UI launches and heals them, and the reconciliation after a gap, in real runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from kommo_airtable_sync.assembly import SystemClock
+from kommo_airtable_sync.store.gaps import BEAT, Gaps
+from kommo_airtable_sync.store.schema import documents
 from tests.stack import Stack, wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
@@ -117,3 +121,27 @@ def test_one_day_of_thirty_fails_alone_and_re_execute_heals_it(stack: Stack) -> 
     assert not days_by_status(stack).get("FAILED")
     stack.wait_for_record(bad, 5)
     assert len(stack.records()) == DAYS + 1
+
+
+def test_after_a_gap_what_nobody_told_of_is_found_by_itself(stack: Stack) -> None:
+    lead = lead_of(stack, PARTITIONS[0])
+    stack.control("kommo", "PATCH", "settings", {"hook_lose": 1.0})
+    stack.stand_ins.edit_lead(lead, price=4711)
+    # As if the receiver had not been there for a while; its next beat finds that out.
+    at = SystemClock().now().timestamp() - 600.0
+    with stack.database().write() as connection:
+        connection.execute(
+            sa.update(documents).where(documents.c.name == BEAT).values(stored_at=at)
+        )
+    stack.wait_for_record(lead, 90, Amount=4711)
+
+    def ended() -> dict[str, Any] | None:
+        filter_ = {"pipelineName": "reconcile"}
+        found = stack.graphql(RUNS, filter=filter_)["runsOrError"]["results"]
+        return found[0] if len(found) == 1 and found[0]["status"] == "SUCCESS" else None
+
+    run = wait_until(ended, 60, "its run ends", 0.5)
+    tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+    assert tags["dagster/run_key"].startswith("gap-")
+    assert tags["dagster-celery/queue"] == "bulk"
+    wait_until(lambda: Gaps(stack.database()).since() is None, 60, "the gap is forgotten", 0.5)

@@ -161,7 +161,10 @@ class Summary:
     def to_json(self) -> dict[str, Json]:
         """For the plan file, ``status`` and the asset's metadata."""
         # asdict would make Counters of pairs.
-        return {k: dict(v) if isinstance(v, dict) else v for k, v in vars(self).items()}
+        plain = {
+            name: dict(getattr(self, name)) for name in ("kinds", "fields", "blanked", "sides")
+        }
+        return {**vars(self), **plain}
 
 
 def braked(summary: Summary, safety: Safety) -> str | None:

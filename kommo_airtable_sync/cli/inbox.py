@@ -36,6 +36,8 @@ def status() -> None:
 
 def status_report(settings: Settings) -> dict[str, Any]:
     """The document of ``status`` (contract 2)."""
+    from dataclasses import asdict
+
     from kommo_airtable_sync.assembly import open_database, open_limiter
     from kommo_airtable_sync.engine.load import LAST_LOAD
     from kommo_airtable_sync.runtime.up import readiness
@@ -65,9 +67,9 @@ def status_report(settings: Settings) -> dict[str, Any]:
         "leads_synced": Journal(database).ledger_size(),
         "last_reconcile": json.loads(last_load) if last_load else None,
         "hints": [] if last_load else [NEVER_LOADED],
-        "airtable_quota": {
-            "calls": limiter.usage(open_limiter(settings)).get("airtable", (0, 0))[0]
-        },
+        "airtable_quota": asdict(
+            limiter.month_so_far(open_limiter(settings), settings.monthly_quota)
+        ),
     }
 
 

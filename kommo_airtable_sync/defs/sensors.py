@@ -9,13 +9,15 @@ finds something due and no runner alive or on its way, it writes a nudge and ret
 # pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
 
 import time
+from collections.abc import Callable
 
 import dagster as dg
 from dagster import DagsterRunStatus
 
-from kommo_airtable_sync.assembly import LANES, open_database
+from kommo_airtable_sync.assembly import LANES, open_database, open_limiter
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.core.sensing import LaneView, describe, wants_run
+from kommo_airtable_sync.core.types import BULK
 from kommo_airtable_sync.defs.running import JOB, LANE_TAG, QUEUE_TAG
 from kommo_airtable_sync.defs.sync_changes import sync_changes
 from kommo_airtable_sync.engine.context import STALE_SECONDS
@@ -24,6 +26,7 @@ from kommo_airtable_sync.engine.sweep import bury, dead_runners
 from kommo_airtable_sync.settings import load_settings
 from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.inbox import Inbox
+from kommo_airtable_sync.store.limiter import bulk_may_begin
 from kommo_airtable_sync.store.runners import Runners
 
 TICK_SECONDS = 20.0
@@ -50,7 +53,7 @@ def webhook_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
     """One tick: about 20 s of waiting, or less if there is something to do."""
     settings = load_settings()
     try:
-        database = open_database(settings)
+        database, limiter = open_database(settings), open_limiter(settings)
     except ConfigurationError as error:
         return dg.SkipReason(str(error))
     inbox, runners, documents = Inbox(database), Runners(database), Documents(database)
@@ -67,7 +70,7 @@ def webhook_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
             if time.monotonic() - swept_at > SWEEP_SECONDS:
                 swept_at = time.monotonic()
                 sweep(context.instance, runners, inbox)
-            views = look(inbox, runners)
+            views = look(inbox, runners, lambda: bulk_may_begin(limiter, settings.monthly_quota))
             requests = [
                 _request(runners, lane)
                 for lane, view in views.items()
@@ -79,12 +82,18 @@ def webhook_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
             time.sleep(LOOK_SECONDS)
     finally:
         database.close()
+        limiter.close()
     return dg.SkipReason(describe(views.items()))
 
 
-def look(inbox: Inbox, runners: Runners) -> dict[str, LaneView]:
-    """What the store says of each lane; asks for more only while something is due."""
+def look(inbox: Inbox, runners: Runners, bulk_allowed: Callable[[], bool]) -> dict[str, LaneView]:
+    """What the store says of each lane; asks for more only while something is due.
+
+    Bulk work that the month's quota makes wait is not due: a run would find nothing that it may do.
+    """
     due = inbox.due_lanes()
+    if BULK in due and not bulk_allowed():
+        due -= {BULK}
     if not due:
         return {name: LaneView(False, (), None) for name in LANES}
     alive = [

@@ -132,13 +132,15 @@ def test_debug_shows_the_traceback(run: Run) -> None:
 
 
 def test_status_of_an_empty_installation_says_what_to_do(run: Run) -> None:
-    code, out, _ = run("status")
+    code, out, _ = run("status", AIRTABLE_MONTHLY_CALLS="100000")
     report: dict[str, Any] = json.loads(out)
     assert code == 0
     assert report["ready"] is False
     assert set(report["inbox"]) == {"pending", "claimed", "retrying", "dead", "quarantined"}
     assert set(report["latency_s"]) == {"p50", "p95", "max", "count"}
     assert report["last_reconcile"] is None
+    quota = {"used": 0, "limit": 100_000, "forecast": 0, "bulk": "full speed"}
+    assert report["airtable_quota"] == {"month": f"{SystemClock().now():%Y-%m}", **quota}
     assert "reconcile" in report["hints"][0]
 
 

@@ -8,15 +8,17 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from kommo_airtable_sync.assembly import SystemClock
+from kommo_airtable_sync.assembly import SystemClock, open_limiter
 from kommo_airtable_sync.core.registration import REFRESH_SECONDS, AirtableWebhook
 from kommo_airtable_sync.core.types import BULK, LIVE, IncomingEvent, Priority
 from kommo_airtable_sync.definitions import defs
 from kommo_airtable_sync.defs import sensors
 from kommo_airtable_sync.defs.sensors import sweep, webhook_sensor
+from kommo_airtable_sync.settings import load_settings
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.inbox import Inbox
+from kommo_airtable_sync.store.limiter import SqlBudget
 from kommo_airtable_sync.store.reports import Reports
 from kommo_airtable_sync.store.runners import Runners
 
@@ -70,6 +72,20 @@ def test_a_webhook_that_is_to_be_refreshed_is_asked_for_once(
         assert [request.tags["sync/lane"] for request in tick(instance)] == ["live"]
         tick(instance)
     assert [event.key for event in Reports(store).list_events("all", None, 50)] == ["webhook:ach1"]
+
+
+def test_bulk_that_the_months_quota_makes_wait_is_not_asked_for(
+    store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRTABLE_MONTHLY_CALLS", "1")
+    make_due(store, BULK)
+    limiter = open_limiter(load_settings())
+    quota = load_settings().monthly_quota
+    with SqlBudget(limiter, "airtable", 5, quota=quota).slot():
+        pass
+    limiter.close()
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert "nothing due" in str(tick(instance))
 
 
 def test_bulk_waits_until_the_daemon_would_not_sleep_after_it(store: Database) -> None:

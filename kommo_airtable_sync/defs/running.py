@@ -12,6 +12,9 @@ from kommo_airtable_sync.engine.heart import Heart
 JOB = "sync_changes"
 LANE_TAG = "sync/lane"
 QUEUE_TAG = "dagster-celery/queue"
+# The next run does what a failed one left undone. Dagster's own run retries (a setting of the
+# instance) would repeat permanent failures too, and runs that the sweep ended.
+NO_RUN_RETRIES = {"dagster/max_retries": "0"}
 STANDBY_LOOK_SECONDS = 0.1
 STANDBY_SECONDS_MAX = 120.0
 BROKEN_OFF_SECONDS = 5.0

@@ -157,6 +157,19 @@ def test_a_dead_event_makes_status_exit_3_and_can_be_retried(run: Run, tmp_path:
     assert Inbox(database).due_lanes() == {0}
 
 
+def test_dead_events_can_be_retried_by_what_their_error_says(run: Run, tmp_path: Path) -> None:
+    make_dead(store(tmp_path), "Airtable refused it: no such option")
+    code, _, err = run("events", "retry", "--reason", "stage")
+    assert code == 1
+    assert '"stage"' in err
+    assert run("events", "retry", "--dead", "--reason", "option")[0] == 2
+    assert run("events", "retry")[0] == 2
+    assert run("events", "retry", "--reason", "NO SUCH OPTION")[:2] == (
+        0,
+        "1 events will be tried again\n",
+    )
+
+
 def hold(database: Database, *held: Held) -> None:
     """Lead 7 has held fields, and its event is held by the brake."""
     inbox = Inbox(database)

@@ -28,7 +28,9 @@ def test_definitions_hold_the_names_of_the_contract() -> None:
         "airtable_linked_records",
         "airtable_deals",
     }
-    assert "sync_changes" in {job.name for job in repository.get_all_jobs()}
+    jobs = {job.name for job in repository.get_all_jobs()}
+    assert {"sync_changes", "maintenance", "retry_events"} <= jobs
+    assert "maintenance_daily" in {schedule.name for schedule in repository.schedule_defs}
     assert sorted(sensor.name for sensor in repository.sensor_defs) == [
         "failure_alerts",
         "webhook_sensor",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime, timezone
+from uuid import uuid4
 
 from kommo_airtable_sync.airtable.client import AirtableClient
 from kommo_airtable_sync.core.types import BULK, LIVE, Priority
@@ -19,8 +22,10 @@ from kommo_airtable_sync.store.inbox import Inbox
 from kommo_airtable_sync.store.journal import Journal
 from kommo_airtable_sync.store.limiter import SqlBudget
 from kommo_airtable_sync.store.runners import Runners
+from kommo_airtable_sync.store.survey import Survey
 
 CALLS_AT_ONCE = 4
+SURVEY_SECONDS_MAX = 86_400.0
 LANES: dict[str, Priority] = {"live": LIVE, "bulk": BULK}
 
 
@@ -46,6 +51,21 @@ def open_database(settings: Settings) -> Database:
 def open_limiter(settings: Settings) -> Database:
     """The rate budgets' store."""
     return Database(settings.limiter_url, SystemClock(), durable=False)
+
+
+@contextmanager
+def survey(settings: Settings) -> Generator[Survey]:
+    """A file to compare both sides in, gone afterwards; so are those that dead processes left."""
+    folder = settings.home / "run"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for old in folder.glob("survey-*"):
+        if time.time() - old.stat().st_mtime > SURVEY_SECONDS_MAX:
+            old.unlink(missing_ok=True)
+    opened = Survey(folder / f"survey-{uuid4().hex}.db", SystemClock())
+    try:
+        yield opened
+    finally:
+        opened.close()
 
 
 def build_engine(settings: Settings, lane: Priority) -> Engine:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
@@ -210,6 +211,18 @@ class AirtableClient:
             OffsetExpired: the caller was too slow between pages; it starts again.
         """
         return self._pages(table_id, {"fields": list(field_ids)} if field_ids else {})
+
+    def changed_record_pages(
+        self, table_id: str, field_ids: Sequence[str], modified_field_id: str, since: datetime
+    ) -> Iterator[list[Record]]:
+        """As ``record_pages``, but only records that changed at or after an aware instant.
+
+        A lastModifiedTime field tells; it may watch some fields only.
+        """
+        # Formulas compare whole milliseconds, IS_AFTER excludes the instant itself.
+        instant = (since - timedelta(milliseconds=1)).isoformat()
+        formula = f'IS_AFTER({formulas.Field(modified_field_id)}, "{instant}")'
+        return self._pages(table_id, {"fields": list(field_ids), "formula": formula})
 
     def user_id(self) -> str:
         """The user whom the token belongs to, ``usr...``."""

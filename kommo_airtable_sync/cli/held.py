@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 from typing import Annotated, Literal
 
 import typer
 
-from kommo_airtable_sync.core.types import Canonical
+from kommo_airtable_sync.cli.output import actor, shown
 from kommo_airtable_sync.settings import load_settings
 from kommo_airtable_sync.store.entries import Held
 from kommo_airtable_sync.store.reports import Reports
@@ -69,7 +67,7 @@ def list_conflicts(context: typer.Context, as_json: AsJson = False) -> None:
                 held.field_name,
                 held.reason,
                 f"{instant(held.since):%m-%d %H:%M:%S}",
-                f"{_shown(held.kommo)} | {_shown(held.airtable)}",
+                f"{shown(held.kommo)} | {shown(held.airtable)}",
             )
             for key, held in found
         ],
@@ -99,7 +97,7 @@ def resolve(
         "kommo": to_json(held.kommo),
         "airtable": to_json(held.airtable),
         "use": use,
-        "actor": _actor(),
+        "actor": actor(),
     }
     event = IncomingEvent(
         lead_key(lead), "resolve", "resolve", always_read=True, directive=directive
@@ -108,8 +106,8 @@ def resolve(
     sides = (("Kommo", held.kommo), ("Airtable", held.airtable))
     (winner, stands), (loser, goes) = sides if use == "kommo" else reversed(sides)
     typer.echo(
-        f"{held.field_name} of lead {lead}: {_shown(stands)} of {winner} will replace "
-        f"{_shown(goes)} of {loser}, unless one of them has changed meanwhile; what came of it: "
+        f"{held.field_name} of lead {lead}: {shown(stands)} of {winner} will replace "
+        f"{shown(goes)} of {loser}, unless one of them has changed meanwhile; what came of it: "
         f"kommo-airtable-sync events --lead {lead}"
     )
 
@@ -191,23 +189,3 @@ def _complain_about_others(ids: list[int] | None, done: list[int]) -> None:
     if others:
         typer.echo(f"not held, left alone: {', '.join(map(str, others))}", err=True)
         raise typer.Exit(1)
-
-
-def _actor() -> str:
-    """Who decides, for the journal; a container may know no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
-
-
-def _shown(value: Canonical) -> str:
-    from decimal import Decimal
-
-    from kommo_airtable_sync.core.canonical import plain
-
-    if value is None:
-        return "(empty)"
-    if isinstance(value, frozenset):
-        return ", ".join(sorted(value))
-    return plain(value) if isinstance(value, Decimal) else str(value)

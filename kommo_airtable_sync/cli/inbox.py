@@ -39,7 +39,7 @@ def status_report(settings: Settings) -> dict[str, Any]:
     from dataclasses import asdict
 
     from kommo_airtable_sync.assembly import open_database, open_limiter
-    from kommo_airtable_sync.engine.load import LAST_LOAD
+    from kommo_airtable_sync.engine.reconcile import LAST
     from kommo_airtable_sync.runtime.up import readiness
     from kommo_airtable_sync.store import limiter
     from kommo_airtable_sync.store.documents import Documents
@@ -49,7 +49,7 @@ def status_report(settings: Settings) -> dict[str, Any]:
 
     database = open_database(settings)
     reports = Reports(database)
-    last_load = Documents(database).get(LAST_LOAD)
+    last_load = Documents(database).get(LAST)
     parts = readiness(settings)
     pauses = Runners(database).pauses()
     return {

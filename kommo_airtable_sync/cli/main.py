@@ -11,7 +11,7 @@ import traceback
 import typer
 from rich.console import Console
 
-from kommo_airtable_sync.cli import demo, held, inbox, load, parts, webhooks
+from kommo_airtable_sync.cli import demo, held, inbox, parts, reconcile, webhooks
 from kommo_airtable_sync.core.errors import ConfigurationError, SyncError
 from kommo_airtable_sync.store.database import StoreError
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (parts, inbox, held, load, webhooks, demo):
+for module in (parts, inbox, held, reconcile, webhooks, demo):
     module.register(app)
 
 

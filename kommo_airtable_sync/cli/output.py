@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from kommo_airtable_sync.core.canonical import plain
+from kommo_airtable_sync.core.types import Canonical
 
 
 def print_json(data: Any) -> None:
@@ -28,3 +34,20 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     Console().print(table)
+
+
+def actor() -> str:
+    """Who decides, for the journal; a container may know no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def shown(value: Canonical) -> str:
+    """A canonical value as people read it."""
+    if value is None:
+        return "(empty)"
+    if isinstance(value, frozenset):
+        return ", ".join(sorted(value))
+    return plain(value) if isinstance(value, Decimal) else str(value)

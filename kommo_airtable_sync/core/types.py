@@ -27,6 +27,10 @@ LINK_KINDS: dict[LinkName, LinkKind] = {"main_contact": "contact", "company": "c
 ENTITIES: dict[LinkKind, EntityKind] = {"contact": "contacts", "company": "companies"}
 
 
+FRESH_SOURCES = frozenset({"reconcile", "backfill", "apply", "undo"})
+"""Events of these compare both sides as they are now, whatever the ledger supposes."""
+
+
 @dataclass(frozen=True, slots=True)
 class IncomingEvent:
     """What somebody told us: "the thing behind this key may have changed".
@@ -34,7 +38,7 @@ class IncomingEvent:
     Args:
         key: ``lead:ID``, ``contact:ID``, ``company:ID``; ``record:REC``, an Airtable record whose
             lead is not known; ``webhook:ACH``, an Airtable webhook with payloads to be pulled.
-        source: ``kommo``, ``airtable``, ``load``, ``reconcile``, ``backfill``, ``resolve``...
+        source: ``kommo``, ``airtable``, ``reconcile``, ``backfill``, ``resolve``...
         kind: the action, e.g. ``add``, ``update``, ``status``, ``delete``, ``note``.
         occurred_at: aware UTC, whole seconds, as the payload states it; None if it does not.
         payload: the part of the body about this entity, kept for audit; of Airtable's, times and

@@ -22,7 +22,7 @@ from kommo_airtable_sync.engine.context import LEASE_SECONDS, Engine
 from kommo_airtable_sync.engine.merge import accept
 from kommo_airtable_sync.engine.outage import pausing
 from kommo_airtable_sync.engine.plan import plan_subject
-from kommo_airtable_sync.engine.read import wait_for_senders
+from kommo_airtable_sync.engine.read import looks_fresh, read_records, wait_for_senders
 from kommo_airtable_sync.engine.sending import GONE, Sender, keep_unchanged
 from kommo_airtable_sync.engine.subject import Subject
 from kommo_airtable_sync.store.settling import Outcome
@@ -105,19 +105,22 @@ def _sync_linked(engine: Engine, batch: Batch, link: LinkMapping) -> None:
         return
     read = engine.kommo.contacts_by_id if link.kind == "contact" else engine.kommo.companies_by_id
     found = read([key_id(key) for key in keys])
-    for key in keys:
+    fresh = [key for key in keys if any(map(looks_fresh, batch.events_of(key)))]
+    if fresh:
+        read_records(engine, batch, link.mapping, fresh)
+    for key in (key for key in keys if key not in batch.outcomes):
         entity = found.get(key_id(key))
         if entity is None:
             batch.outcomes[key] = Outcome("done", "absent")
             continue
         try:
-            _plan_linked(engine, batch, link, key, entity, gone=_told_gone(batch, key))
+            plan_linked(engine, batch, link, key, entity, gone=_told_gone(batch, key))
         except (LeadFailed, UnknownReference) as failed:
             batch.outcomes[key] = Outcome("dead", error=str(failed))
 
     def on_gone(plan: Plan) -> None:
         # A person deleted the client's record: deals go on linking to it, so it is made again.
-        _plan_linked(engine, batch, link, plan.key, found[key_id(plan.key)], gone=True)
+        plan_linked(engine, batch, link, plan.key, found[key_id(plan.key)], gone=True)
 
     before = {key: batch.known[key].entry.record_id for key in keys}
     keep_unchanged(engine, batch)
@@ -136,7 +139,7 @@ def _told_gone(batch: Batch, key: str) -> bool:
     )
 
 
-def _plan_linked(
+def plan_linked(
     engine: Engine,
     batch: Batch,
     link: LinkMapping,
@@ -145,8 +148,14 @@ def _plan_linked(
     *,
     gone: bool = False,
 ) -> None:
+    """Merge one contact or company; its record is made again if it is ``gone``, or was not found.
+
+    Raises:
+        LeadFailed, UnknownReference: a value cannot be represented in Airtable.
+    """
     known = batch.known[key]
-    if gone:
+    read, record = key in batch.records_read, batch.records.get(key)
+    if gone or (read and record is None):
         known = replace(known, entry=replace(known.entry, record_id=None))
         batch.known[key] = known
     subject = Subject(
@@ -155,9 +164,9 @@ def _plan_linked(
         fields=link.mapping.fields,
         lead=entity,
         known=known,
-        entry=known.entry,
-        record=None,
-        read=False,
+        entry=replace(known.entry, record_id=str(record["id"])) if record else known.entry,
+        record=None if gone else record,
+        read=read,
         events=batch.events_of(key),
         now=engine.clock.now(),
         final=True,
@@ -207,7 +216,7 @@ def _tell_leads(engine: Engine, batch: Batch, needed: Mapping[str, Mapping[str, 
         }
         batch.leads[key] = {**lead, LINKED: linked}
     if engine.directory.mapping().needs_names:
-        _tell_names(engine, batch)
+        tell_names(engine, batch)
 
 
 def _record_behind(batch: Batch, lead: str, link: LinkMapping, other: str | None) -> str | None:
@@ -226,7 +235,8 @@ def _record_behind(batch: Batch, lead: str, link: LinkMapping, other: str | None
     return next(iter(kept), None) if isinstance(kept, frozenset) else None
 
 
-def _tell_names(engine: Engine, batch: Batch) -> None:
+def tell_names(engine: Engine, batch: Batch) -> None:
+    """Give each lead the names of its contact and company, which Kommo does not embed."""
     leads = [key for key in batch.open_of("lead") if key in batch.leads]
     contacts = {key: main_contact_id(batch.leads[key]) for key in leads}
     companies = {key: company_id(batch.leads[key]) for key in leads}

@@ -14,6 +14,7 @@ from kommo_airtable_sync.core.schemas import UnknownReference
 from kommo_airtable_sync.core.status import status_text
 from kommo_airtable_sync.core.types import Json
 from kommo_airtable_sync.engine import leaving
+from kommo_airtable_sync.engine.applying import refuse_changed
 from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.outage import pausing
@@ -36,6 +37,7 @@ def merge_batch(engine: Engine, batch: Batch) -> None:
         for key in batch.open_of("lead"):
             if key not in planned:
                 merge_one(engine, batch, key)
+        refuse_changed(engine, batch)
 
 
 def merge_one(engine: Engine, batch: Batch, key: str) -> None:

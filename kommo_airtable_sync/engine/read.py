@@ -9,7 +9,7 @@ from datetime import datetime
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.core.mapping import Mapping, wanted_embeds
 from kommo_airtable_sync.core.merge import needs_record
-from kommo_airtable_sync.core.types import Json, key_id, key_kind, lead_key
+from kommo_airtable_sync.core.types import FRESH_SOURCES, Json, key_id, key_kind, lead_key
 from kommo_airtable_sync.engine.batch import Batch
 from kommo_airtable_sync.engine.context import CALL_SECONDS_MAX, Engine
 from kommo_airtable_sync.engine.outage import pausing
@@ -101,7 +101,7 @@ def _read_both(
     )
     try:
         if wanted or strangers:
-            _read_records(engine, batch, mapping, wanted, strangers)
+            read_records(engine, batch, mapping, wanted, strangers)
     finally:
         # Both sides' answers are waited for: a call left behind would outlive its batch.
         found = reading.result() if reading else {}
@@ -115,32 +115,36 @@ def _wants_record(batch: Batch, key: str, mapping: Mapping) -> bool:
         needs_record(mapping)
         or known.entry.state != "synced"
         or any(intent.operation == "create" for intent in known.intents)
-        or any(event.directive for event in batch.events_of(key))
+        or any(event.directive or looks_fresh(event) for event in batch.events_of(key))
     )
 
 
-def _read_records(
+def looks_fresh(event: ClaimedEvent) -> bool:
+    """Where there is no record yet, as an initial load finds it, there is none to be read."""
+    return event.source in FRESH_SOURCES and event.kind != "create"
+
+
+def read_records(
     engine: Engine,
     batch: Batch,
     mapping: Mapping,
     leads: Sequence[str],
-    strangers: Sequence[str],
+    strangers: Sequence[str] = (),
 ) -> None:
-    """One request: records by their ids and, known or not, by the leads' keys."""
+    """One request: records by their ids and, known or not, by the leads' (or contacts') keys."""
     ids = {key: batch.known[key].entry.record_id for key in leads}
     by_id = [*(id_ for id_ in ids.values() if id_), *(key.partition(":")[2] for key in strangers)]
     cells = [mapping.key_cell(key_id(key)) for key in leads]
     found = engine.airtable.find_records(mapping.table_id, by_id, mapping.key.id, cells)
     by_record_id = {str(record["id"]): record for record in found}
-    by_lead: dict[str, list[Json]] = {}
+    by_number: dict[int | None, list[Json]] = {}
     for record in found:
-        lead_id = mapping.lead_id_of(record["fields"].get(mapping.key.id))
-        if lead_id is not None:
-            by_lead.setdefault(lead_key(lead_id), []).append(record)
+        number = mapping.lead_id_of(record["fields"].get(mapping.key.id))
+        by_number.setdefault(number, []).append(record)
     batch.records_read.update(leads)
     for key in leads:
         own = by_record_id.get(ids[key] or "")
-        copies = by_lead.get(key, [])
+        copies = by_number.get(key_id(key), [])
         if own is not None and own not in copies:
             batch.outcomes[key] = Outcome("held", error=key_changed(mapping, key, str(own["id"])))
         elif own is not None:

@@ -86,26 +86,33 @@ class KommoClient:
         return self._by_id("companies", ids, with_)
 
     def lead_pages(
-        self,
-        *,
-        updated_from: datetime | None = None,
-        order: str = "updated_at",
-        with_: Sequence[str] = (),
+        self, *, updated_from: datetime | None = None, with_: Sequence[str] = ()
     ) -> Iterator[list[Entity]]:
-        """All leads, a page of up to 250 at a time, oldest first.
+        """All leads, a page of up to 250 at a time, those changed longest ago first.
 
-        Pages shift while people work: a lead may come twice (reference 7.7).
+        Numbered pages shift while people work, and a lead would be missed (reference 7.7). So the
+        next page is asked for by the time of the last lead: one that is edited meanwhile moves to
+        the end and comes again, and none is left out.
 
         Args:
             updated_from: only leads changed at or after this instant (aware).
-            order: ``updated_at``, ``created_at`` or ``id``.
-            with_: as in ``leads_by_id``; ``only_deleted`` asks for the trash.
+            with_: as in ``leads_by_id``.
         """
-        params = [("limit", str(PAGE_SIZE)), (f"order[{order}]", "asc"), *_with(with_)]
-        if updated_from is not None:
-            # A bare filter[updated_at] would match one second only (reference 7.8).
-            params.append(("filter[updated_at][from]", str(int(updated_from.timestamp()))))
-        return self._pages("leads", "leads", params)
+        start = int(updated_from.timestamp()) if updated_from else None
+        while True:
+            params = [("limit", str(PAGE_SIZE)), ("order[updated_at]", "asc"), *_with(with_)]
+            if start is not None:
+                # A bare filter[updated_at] would match one second only (reference 7.8).
+                params.append(("filter[updated_at][from]", str(start)))
+            for page in filter(None, self._pages("leads", "leads", params)):
+                yield page
+                first, last = (int(lead.get("updated_at") or 0) for lead in (page[0], page[-1]))
+                # Whoever ignores the filter or the order is read page by page after all.
+                if len(page) == PAGE_SIZE and last > max(start or 0, first):
+                    start = last
+                    break
+            else:
+                return
 
     def account(self) -> Entity:
         """The account, with its time zone under ``_embedded.datetime_settings``."""

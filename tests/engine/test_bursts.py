@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from kommo_airtable_sync.core.types import BULK, IncomingEvent, lead_key
-from kommo_airtable_sync.engine.load import load_leads, remaining
 from tests.simulated import World
 
 pytestmark = pytest.mark.parametrize("sql_engine", ["sqlite"])
@@ -24,20 +23,6 @@ def test_a_burst_of_two_thousand_leads_costs_few_calls_and_no_429(world: World):
     assert sorted(world.by_lead()) == sorted(lead_ids)
     assert len(world.records()) == LEADS
     assert not world.events("pending", "claimed", "dead")
-
-
-def test_the_initial_load_brings_every_lead_through_the_same_door(world: World):
-    lead_ids = world.add_leads([{"name": f"Deal {n}"} for n in range(120)])
-    world.take_hooks()  # nobody listened yet
-    bulk = world.new_engine(BULK)
-    since = bulk.seconds()
-    assert sum(load_leads(bulk)) == 120
-    assert remaining(bulk, since).waiting == 120
-    world.work(bulk)
-    assert remaining(bulk, since).waiting == 0
-    assert dict(remaining(bulk, since).outcomes) == {"created": 120}
-    assert world.throttled() == 0
-    world.assert_in_step(lead_ids)
 
 
 def test_live_work_goes_on_while_a_load_waits(world: World):

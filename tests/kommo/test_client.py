@@ -390,3 +390,19 @@ def test_the_difference_of_the_clocks_is_known_after_an_answer(kommo, client):
     assert client.server_ahead_seconds == 90
     client.account()
     assert client.server_ahead_seconds == 90
+
+
+def test_a_lead_edited_while_pages_are_read_moves_and_nothing_is_left_out(kommo, client):
+    def lead(number: int, at: int) -> dict[str, int]:
+        return {"id": number, "updated_at": at}
+
+    first = [lead(n, 1000 + n) for n in range(1, 251)]
+    kommo.script.append(listing("leads", *first, following="?page=2"))
+    # Lead 1 was edited: by number, page 2 would begin with lead 252.
+    kommo.script.append(listing("leads", lead(250, 1250), lead(251, 1251), lead(1, 2000)))
+    kommo.script.append(NOTHING)
+
+    seen = [each["id"] for page in client.lead_pages() for each in page]
+
+    assert sorted(set(seen)) == list(range(1, 252))
+    assert ("filter[updated_at][from]", "1250") in kommo.seen[1].query

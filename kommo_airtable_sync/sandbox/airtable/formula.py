@@ -1,7 +1,7 @@
 """The part of Airtable's formula language that a sync's ``filterByFormula`` needs.
 
-Understood: AND OR, =, {field name or id}, strings, numbers, RECORD_ID(). All else is refused, never
-guessed.
+Understood: AND OR, =, IS_AFTER, {field name or id}, strings, numbers, RECORD_ID(). All else is
+refused, never guessed.
 """
 
 from __future__ import annotations
@@ -153,10 +153,22 @@ def _plain(value: Json) -> Json:
     return float(value) if isinstance(value, (bool, int, float)) else as_text(value)
 
 
+def _is_after(left: Json, right: Json) -> bool:
+    """Of two instants as cells and literals spell them; blank is after nothing."""
+    if not left or not right:
+        return False
+    first, second = (
+        datetime.fromisoformat(str(each).replace("Z", "+00:00")) for each in (left, right)
+    )
+    return first > second
+
+
 def _call(name: str, given: list[Formula]) -> Formula:
     match name, given:
         case "RECORD_ID", []:
             return Formula(lambda record: record.id, source=(RECORD_ID, str))
+        case "IS_AFTER", [left, right]:
+            return Formula(lambda record: _is_after(left.evaluate(record), right.evaluate(record)))
         case "AND", [_, *_]:
             keys = next((each.keys for each in given if each.keys is not None), None)
             return Formula(lambda record: all(e.evaluate(record) for e in given), keys)

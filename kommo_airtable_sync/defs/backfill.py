@@ -18,7 +18,7 @@ from kommo_airtable_sync.core.progress import time_left
 from kommo_airtable_sync.defs.lanes import BULK_TAGS
 from kommo_airtable_sync.defs.reporting import Progress
 from kommo_airtable_sync.defs.resources import SyncResource
-from kommo_airtable_sync.defs.running import BACKFILL_JOB
+from kommo_airtable_sync.defs.running import BACKFILL_JOB, NO_RUN_RETRIES
 from kommo_airtable_sync.defs.sync_changes import OWNERS
 from kommo_airtable_sync.engine.backfill import DayReport, backfill_day
 from kommo_airtable_sync.engine.context import Engine
@@ -114,6 +114,6 @@ backfill_leads = dg.define_asset_job(
     BACKFILL_JOB,
     selection=[ASSET],
     description="Sync again all leads that were created on the chosen days, in the background.",
-    tags=BULK_TAGS,
+    tags={**BULK_TAGS, **NO_RUN_RETRIES},
     config={"loggers": {"console": {"config": {"log_level": "WARNING"}}}},
 )

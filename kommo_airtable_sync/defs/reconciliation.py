@@ -17,12 +17,13 @@ from kommo_airtable_sync.assembly import survey
 from kommo_airtable_sync.core.config import Reconcile
 from kommo_airtable_sync.core.errors import BatchRefused, ConfigurationError, SideUnavailable
 from kommo_airtable_sync.core.night import night_report, numbers
+from kommo_airtable_sync.core.quota import RESERVED
 from kommo_airtable_sync.core.types import Json
 from kommo_airtable_sync.defs.checks import RECONCILIATION, standing_checks
 from kommo_airtable_sync.defs.lanes import BULK_TAGS
 from kommo_airtable_sync.defs.reporting import Progress
 from kommo_airtable_sync.defs.resources import SyncResource
-from kommo_airtable_sync.defs.running import RECONCILE_JOB
+from kommo_airtable_sync.defs.running import NO_RUN_RETRIES, RECONCILE_JOB
 from kommo_airtable_sync.defs.sync_changes import OWNERS
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.reconcile import (
@@ -94,6 +95,8 @@ def reconciliation(
         try:
             compared = compare_sides(engine, file, since, on_progress)
         except SideUnavailable as outage:
+            if outage.reason == RESERVED:
+                raise dg.Failure(str(outage), allow_retries=False) from outage
             # Nothing follows from half a comparison, so another try begins with a new one.
             raise dg.RetryRequested(TRIES_MORE, RETRY_SECONDS) from outage
         except (ConfigurationError, BatchRefused, OffsetExpired) as error:
@@ -174,6 +177,6 @@ reconcile = dg.define_asset_job(
     selection=dg.AssetSelection.assets(RECONCILIATION).without_checks()
     | dg.AssetSelection.checks(standing_checks),
     description="Compare both sides now and have what differs mended; then run the asset checks.",
-    tags=BULK_TAGS,
+    tags={**BULK_TAGS, **NO_RUN_RETRIES},
     config={"loggers": {"console": {"config": {"log_level": "WARNING"}}}},
 )

@@ -16,6 +16,9 @@ BACKFILL_JOB = "backfill_leads"
 RECONCILE_JOB = "reconcile"
 ATTENDING_JOBS = frozenset({JOB, BACKFILL_JOB, RECONCILE_JOB})
 LIVE_ASSETS = frozenset({"kommo_leads", "airtable_linked_records", "airtable_deals"})
+# The next run does what a failed one left undone. Dagster's own run retries (a setting of the
+# instance) would repeat permanent failures too, and runs that the sweep ended.
+NO_RUN_RETRIES = {"dagster/max_retries": "0"}
 STANDBY_LOOK_SECONDS = 0.1
 STANDBY_SECONDS_MAX = 120.0
 BROKEN_OFF_SECONDS = 5.0

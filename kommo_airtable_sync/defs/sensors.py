@@ -9,14 +9,15 @@ finds something due and no runner alive or on its way, it writes a nudge and ret
 # pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable
 
 import dagster as dg
 from dagster import DagsterRunStatus
 
-from kommo_airtable_sync.assembly import LANES, open_database
+from kommo_airtable_sync.assembly import LANES, open_database, open_limiter
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.core.sensing import LaneView, describe, wants_run
+from kommo_airtable_sync.core.types import BULK
 from kommo_airtable_sync.defs.checks import RECONCILIATION
 from kommo_airtable_sync.defs.lanes import LANE_TAG, QUEUE_TAG
 from kommo_airtable_sync.defs.reconciliation import reconcile
@@ -30,6 +31,7 @@ from kommo_airtable_sync.store.database import instant
 from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.gaps import Gaps
 from kommo_airtable_sync.store.inbox import Inbox
+from kommo_airtable_sync.store.limiter import bulk_may_begin
 from kommo_airtable_sync.store.runners import Runners
 
 TICK_SECONDS = 20.0
@@ -47,8 +49,6 @@ GAP_LOOK_SECONDS = 15.0
 # What was refused before the gap is sent again for up to 1 h 35 min, perhaps into it
 # (reference/kommo-api 6.4).
 GAP_MARGIN_SECONDS = 6_000.0
-# Runs that take no place in a lane have no heartbeat, and are short.
-SHORT_SECONDS_MAX = 3_600.0
 RUNS_MAX = 50
 
 
@@ -63,7 +63,7 @@ def webhook_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
     """One tick: about 20 s of waiting, or less if there is something to do."""
     settings = load_settings()
     try:
-        database = open_database(settings)
+        database, limiter = open_database(settings), open_limiter(settings)
     except ConfigurationError as error:
         return dg.SkipReason(str(error))
     inbox, runners, documents = Inbox(database), Runners(database), Documents(database)
@@ -80,8 +80,8 @@ def webhook_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
                 ask_for_due_webhooks(documents, inbox, time.time())
             if time.monotonic() - swept_at > SWEEP_SECONDS:
                 swept_at = time.monotonic()
-                sweep(context.instance, runners, inbox, ours(context))
-            views = look(inbox, runners)
+                sweep(context.instance, runners, inbox)
+            views = look(inbox, runners, lambda: bulk_may_begin(limiter, settings.monthly_quota))
             may_doze = time.monotonic() - began >= BULK_SECONDS_MIN
             requests = [
                 _request(runners, lane)
@@ -96,12 +96,18 @@ def webhook_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
             time.sleep(LOOK_SECONDS)
     finally:
         database.close()
+        limiter.close()
     return dg.SkipReason(describe(views.items()))
 
 
-def look(inbox: Inbox, runners: Runners) -> dict[str, LaneView]:
-    """What the store says of each lane; asks for more only while something is due."""
+def look(inbox: Inbox, runners: Runners, bulk_allowed: Callable[[], bool]) -> dict[str, LaneView]:
+    """What the store says of each lane; asks for more only while something is due.
+
+    Bulk work that the month's quota makes wait is not due: a run would find nothing that it may do.
+    """
     due = inbox.due_lanes()
+    if BULK in due and not bulk_allowed():
+        due -= {BULK}
     if not due:
         return {name: LaneView(False, (), None) for name in LANES}
     alive = [
@@ -151,15 +157,8 @@ def look_for_gap(gaps: Gaps, instance: dg.DagsterInstance) -> list[dg.RunRequest
     ]
 
 
-def ours(context: dg.SensorEvaluationContext) -> Collection[str]:
-    """The jobs of this project."""
-    return context.repository_def.job_names if context.repository_def else ()
-
-
-def sweep(
-    instance: dg.DagsterInstance, runners: Runners, inbox: Inbox, jobs: Collection[str]
-) -> None:
-    """Fail runs of these jobs whose process is gone, and give their leads back."""
+def sweep(instance: dg.DagsterInstance, runners: Runners, inbox: Inbox) -> None:
+    """Fail runs whose process is gone, and give their leads back."""
     for runner in dead_runners(runners):
         run = instance.get_run_by_id(runner.run_id)
         if run and not run.is_finished:
@@ -174,9 +173,8 @@ def sweep(
         filters=dg.RunsFilter(statuses=[DagsterRunStatus.STARTED]), limit=RUNS_MAX
     ):
         run = record.dagster_run
-        if run.run_id in heard or not (attends(run) or run.job_name in jobs):
-            continue
-        seconds = time.time() - (record.start_time or time.time())
-        if seconds > (UNHEARD_SECONDS if attends(run) else SHORT_SECONDS_MAX):
+        started = record.start_time or time.time()
+        silent = run.run_id not in heard and attends(run)
+        if silent and time.time() - started > UNHEARD_SECONDS:
             instance.report_run_failed(run, "The process of this run is gone; it never reported.")
             inbox.release_run(run.run_id)

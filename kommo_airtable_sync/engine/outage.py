@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from kommo_airtable_sync.core.backoff import pause_seconds
 from kommo_airtable_sync.core.errors import BatchRefused, ConfigurationError, Side, SideUnavailable
+from kommo_airtable_sync.core.quota import RESERVED
 from kommo_airtable_sync.engine.batch import Batch
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.store.runners import Runners
@@ -43,8 +44,10 @@ def pausing(engine: Engine, batch: Batch) -> Generator[None]:
 
 
 def _pause(engine: Engine, batch: Batch, outage: SideUnavailable) -> None:
-    pause_side(engine, outage)
     batch.outage = outage
+    # Reserved: live events go on; bulk work does not begin again before the month allows it.
+    if outage.reason != RESERVED:
+        pause_side(engine, outage)
 
 
 def pause_side(engine: Engine, outage: SideUnavailable) -> None:

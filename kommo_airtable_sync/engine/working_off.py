@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 # How far it has come is counted so often, however many batches a second there are.
 LOOK_SECONDS = 1.0
 IDLE_SECONDS = 0.2
+# Slowed by the month's quota, a batch may begin every few minutes; stopped, none for weeks.
+QUOTA_PATIENCE_SECONDS = 900.0
+QUOTA = "This month's quota of Airtable calls makes bulk work wait"
 WAITING = ("pending", "claimed", "retrying")
 
 
@@ -34,7 +37,8 @@ def work_off(
     """Run batches of the engine's lane until no event of this source waits or is worked on.
 
     Whatever else is due in the lane is worked on as well. A lead that was refused for a moment is
-    waited for until it is done or dead, and a paused side until it answers again.
+    waited for until it is done or dead, and a paused side until it answers again. Only if the
+    month's quota lets nothing begin for long, the rest is left to later runs.
 
     Args:
         engine: of the bulk lane; the run must be the lane's runner.
@@ -52,7 +56,7 @@ def work_off(
         (``Reports.outcomes_of``).
     """
     reports = Reports(engine.database)
-    said = ""
+    said, worked_at = "", engine.seconds()
     while True:
         outcomes = reports.outcomes_of(source, since, kind)
         total = sum(outcomes.values())
@@ -61,9 +65,12 @@ def work_off(
         if not waiting or should_end():
             return outcomes
         if _work_for_a_while(engine, run_id, on_batch):
-            said = ""
+            said, worked_at = "", engine.seconds()
             continue
-        why = _why_nothing_moves(engine)
+        slowed = not engine.airtable_budget.bulk_may_begin()
+        if slowed and engine.seconds() - worked_at >= QUOTA_PATIENCE_SECONDS:
+            return outcomes
+        why = QUOTA if slowed else _why_nothing_moves(engine)
         if why != said and why:
             on_wait(why)
         said = why

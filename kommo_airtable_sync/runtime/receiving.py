@@ -38,7 +38,7 @@ def run_receiver(settings: Settings, host: str, port: int) -> None:
         kommo_secret=settings.kommo_webhook_secret.get_secret_value(),
         airtable_secret=settings.airtable_webhook_secret.get_secret_value(),
         airtable_webhooks=lambda: {hook.id: hook.mac_secret() for hook in registered(documents)},
-        metrics=lambda: metrics_text(database, limiter),
+        metrics=lambda: metrics_text(database, limiter, settings.monthly_quota),
         metrics_token=settings.metrics_token.get_secret_value(),
         links=bool(config.clients),
     )

@@ -238,26 +238,34 @@ class Reports:
             statement = sa.select(sa.func.count()).select_from(held_fields)
             return int(connection.scalar(statement) or 0)
 
-    def retry_events(self, ids: Sequence[int] = (), *, dead: bool = False) -> list[int]:
+    def retry_events(
+        self, ids: Sequence[int] = (), *, dead: bool = False, reason: str = ""
+    ) -> list[int]:
         """Give dead events a fresh set of attempts, due now.
 
         Args:
             ids: which; those that are not dead are left alone.
-            dead: all dead events, whatever ``ids`` says.
+            dead: all dead events, whatever else is said.
+            reason: those whose error has this in it, in small letters or capitals, as well.
 
         Returns:
             The events that are pending again.
         """
-        anew = {"attempts": 0}
+        is_dead, anew = events.c.state == "dead", {"attempts": 0}
         if dead:
-            return self._revive(events.c.state == "dead", anew)
+            return self._revive(is_dead, anew)
         return [
             event_id
-            for some in leases.in_portions(ids)
-            for event_id in self._revive(
-                sa.and_(events.c.state == "dead", events.c.id.in_(some)), anew
-            )
+            for some in leases.in_portions([*ids, *self._dead_of(reason)])
+            for event_id in self._revive(sa.and_(is_dead, events.c.id.in_(some)), anew)
         ]
+
+    def _dead_of(self, reason: str) -> list[int]:
+        found = sa.select(events.c.id, events.c.error).where(events.c.state == "dead")
+        with self._database.read() as connection:
+            rows = connection.execute(found).all() if reason else ()
+        wanted = reason.casefold()  # not in SQL: SQLite knows the case of ASCII letters only
+        return [row.id for row in rows if wanted in (row.error or "").casefold()]
 
     def release_holds(self, ids: Sequence[int]) -> list[int]:
         """Let held events go, due now: the brake passes what they lead to.

@@ -32,8 +32,17 @@ def test_definitions_hold_the_names_of_the_contract() -> None:
         "lead_backfill",
         "reconciliation",
     }
-    assert {"sync_changes", "backfill_leads", "reconcile"} <= {
-        job.name for job in repository.get_all_jobs()
+    jobs = {job.name for job in repository.get_all_jobs()}
+    assert jobs >= {
+        "sync_changes",
+        "reconcile",
+        "backfill_leads",
+        "retry_events",
+        "maintenance",
+    }
+    assert {schedule.name for schedule in repository.schedule_defs} == {
+        "maintenance_daily",
+        "nightly_reconciliation",
     }
     assert sorted(sensor.name for sensor in repository.sensor_defs) == [
         "failure_alerts",
@@ -74,8 +83,8 @@ def test_the_nightly_schedule_is_that_of_sync_yaml(
     home = tmp_path / "home"
     monkeypatch.setenv("SYNC_CONFIG", str(path))
     monkeypatch.setenv("DAGSTER_HOME", str(home))
-    (schedule,) = loaded().schedule_defs
-    assert (schedule.name, schedule.job_name) == ("nightly_reconciliation", "reconcile")
+    schedule = loaded().get_schedule_def("nightly_reconciliation")
+    assert schedule.job_name == "reconcile"
     assert (schedule.cron_schedule, schedule.execution_timezone) == (cron, zone)
     assert not home.exists()
 

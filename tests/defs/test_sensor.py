@@ -10,20 +10,20 @@ import dagster as dg
 import pytest
 from dagster._core.events.log import EventLogEntry
 
-from kommo_airtable_sync.assembly import SystemClock
+from kommo_airtable_sync.assembly import SystemClock, open_limiter
 from kommo_airtable_sync.core.registration import REFRESH_SECONDS, AirtableWebhook
 from kommo_airtable_sync.core.types import BULK, LIVE, IncomingEvent, Priority
 from kommo_airtable_sync.definitions import defs
 from kommo_airtable_sync.defs import sensors
 from kommo_airtable_sync.defs.sensors import sweep, webhook_sensor
+from kommo_airtable_sync.settings import load_settings
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.gaps import Gaps
 from kommo_airtable_sync.store.inbox import Inbox
+from kommo_airtable_sync.store.limiter import SqlBudget
 from kommo_airtable_sync.store.reports import Reports
 from kommo_airtable_sync.store.runners import Runners
-
-JOBS = ("sync_changes", "backfill_leads")
 
 
 @pytest.fixture
@@ -77,6 +77,20 @@ def test_a_webhook_that_is_to_be_refreshed_is_asked_for_once(
     assert [event.key for event in Reports(store).list_events("all", None, 50)] == ["webhook:ach1"]
 
 
+def test_bulk_that_the_months_quota_makes_wait_is_not_asked_for(
+    store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRTABLE_MONTHLY_CALLS", "1")
+    make_due(store, BULK)
+    limiter = open_limiter(load_settings())
+    quota = load_settings().monthly_quota
+    with SqlBudget(limiter, "airtable", 5, quota=quota).slot():
+        pass
+    limiter.close()
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert "nothing due" in str(tick(instance))
+
+
 def test_bulk_waits_until_the_daemon_would_not_sleep_after_it(store: Database) -> None:
     make_due(store, BULK)
     with dg.DagsterInstance.ephemeral() as instance:
@@ -108,10 +122,10 @@ def test_a_run_whose_heart_has_stopped_is_failed_and_its_leads_come_back(
         run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
         runners.beat(run.run_id, LIVE, "host", 1, "running")
         assert inbox.claim(LIVE, 10, run.run_id, 60.0) is not None
-        sweep(instance, runners, inbox, JOBS)
+        sweep(instance, runners, inbox)
         assert not instance.get_run_by_id(run.run_id).is_finished
         monkeypatch.setattr("kommo_airtable_sync.engine.sweep.STALE_SECONDS", -1.0)
-        sweep(instance, runners, inbox, JOBS)
+        sweep(instance, runners, inbox)
         assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
         assert LIVE in inbox.due_lanes()
         assert runners.all() == []
@@ -139,7 +153,7 @@ def test_a_run_that_never_took_its_place_is_failed_whatever_its_job(
         run_id = started(instance, job, **(chosen if job == "__ASSET_JOB" else {}))
         make_due(store)
         assert inbox.claim(LIVE, 10, run_id, 60.0) is not None
-        sweep(instance, runners, inbox, JOBS)
+        sweep(instance, runners, inbox)
         assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.FAILURE
     assert LIVE in inbox.due_lanes()
 
@@ -147,7 +161,7 @@ def test_a_run_that_never_took_its_place_is_failed_whatever_its_job(
 def test_a_run_of_another_project_is_left_alone(store: Database) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         run_id = started(instance, "__ASSET_JOB")
-        sweep(instance, Runners(store), Inbox(store), JOBS)
+        sweep(instance, Runners(store), Inbox(store))
         assert not instance.get_run_by_id(run_id).is_finished
 
 

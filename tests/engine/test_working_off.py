@@ -9,11 +9,13 @@ import pytest
 
 from kommo_airtable_sync.core.types import BULK, IncomingEvent, lead_key
 from kommo_airtable_sync.engine.batch import BatchReport
-from kommo_airtable_sync.engine.working_off import work_off
+from kommo_airtable_sync.engine.working_off import QUOTA, QUOTA_PATIENCE_SECONDS, work_off
+from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.reports import Reports
 from kommo_airtable_sync.store.settling import Outcome
 from kommo_airtable_sync.store.standing import database_now
-from tests.simulated import World
+from tests.conftest import HandClock
+from tests.simulated import KOMMO_OWNED, World
 
 sqlite_only = pytest.mark.parametrize("sql_engine", ["sqlite"])
 
@@ -144,3 +146,22 @@ def test_asked_to_end_it_leaves_the_rest_in_the_inbox(world: World) -> None:
     watcher.put_in(lead_ids)
     assert watcher.work(should_end=lambda: True) == {"pending": 12}
     assert watcher.reports == []
+
+
+@sqlite_only
+def test_what_the_months_quota_keeps_back_for_long_is_left_to_later_runs(
+    database: Database, clock: HandClock
+) -> None:
+    world = World(database, clock, parts=KOMMO_OWNED, monthly_calls=100)
+    for _ in range(96):
+        with world.engine.airtable_budget.slot():
+            pass
+    lead_ids = world.add_leads([{"name": "Deal"}] * 3)
+    world.take_hooks()
+    watcher = Watcher(world)
+    watcher.put_in(lead_ids)
+    began = clock.now()
+    assert watcher.work() == {"pending": 3}
+    assert (clock.now() - began).total_seconds() >= QUOTA_PATIENCE_SECONDS
+    assert watcher.reasons == [QUOTA]
+    world.close()

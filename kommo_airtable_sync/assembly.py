@@ -80,7 +80,9 @@ def build_engine(settings: Settings, lane: Priority) -> Engine:
     database = open_database(settings)
     limiter = open_limiter(settings)
     kommo_budget = SqlBudget(limiter, "kommo", settings.kommo_requests_per_second, lane)
-    airtable_budget = SqlBudget(limiter, "airtable", settings.airtable_requests_per_second, lane)
+    airtable_budget = SqlBudget(
+        limiter, "airtable", settings.airtable_requests_per_second, lane, settings.monthly_quota
+    )
     kommo = KommoClient(
         settings.kommo_url, settings.kommo_token.get_secret_value, kommo_budget, clock=clock
     )

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kommo_airtable_sync.core.config import SyncConfig, parse_config
 from kommo_airtable_sync.core.errors import ConfigurationError
+from kommo_airtable_sync.core.quota import MonthlyQuota
 
 SECRET_CHARACTERS_MIN = 16
 
@@ -46,6 +47,7 @@ class Settings(BaseSettings):
     dagster_port: int = Field(3000, ge=0, le=65535)
     kommo_requests_per_second: int = Field(7, ge=1, le=1000)
     airtable_requests_per_second: int = Field(5, ge=1, le=1000)
+    airtable_monthly_calls: int | None = Field(None, ge=1)
     # Set by `up` for its children: the stop flag that sensor, linger and workers watch.
     sync_stop_file: Path | None = None
 
@@ -74,6 +76,11 @@ class Settings(BaseSettings):
     def result_backend(self) -> str:
         """Celery's result backend; a folder under DAGSTER_HOME unless one is named."""
         return self.celery_result_backend or f"file://{self.home / 'celery' / 'results'}"
+
+    @property
+    def monthly_quota(self) -> MonthlyQuota:
+        """Airtable's calls a month, as far as they are governed."""
+        return MonthlyQuota(self.airtable_base_id, self.airtable_monthly_calls)
 
     @property
     def kommo_url(self) -> str:
@@ -151,7 +158,18 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Settings of this process.
+    """Settings of this process, and its home made.
+
+    Raises:
+        ConfigurationError: naming each setting with a bad value (never the value).
+    """
+    settings = read_settings()
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return settings
+
+
+def read_settings() -> Settings:
+    """Settings of this process; nothing is made.
 
     Raises:
         ConfigurationError: naming each setting with a bad value (never the value).
@@ -164,7 +182,6 @@ def load_settings() -> Settings:
             for item in error.errors(include_input=False, include_url=False)
         )
         raise ConfigurationError(f"Settings are wrong: {problems}.", "See .env.example.") from None
-    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     return settings
 
 

@@ -24,6 +24,7 @@ from kommo_airtable_sync.core.airtable_hooks import parse_automation
 from kommo_airtable_sync.core.canonical import is_blank
 from kommo_airtable_sync.core.config import parse_config
 from kommo_airtable_sync.core.mapping import Mapping as FieldMappings
+from kommo_airtable_sync.core.quota import MonthlyQuota
 from kommo_airtable_sync.core.registration import kommo_hooks
 from kommo_airtable_sync.core.types import LIVE, IncomingEvent, Priority, lead_key
 from kommo_airtable_sync.engine.batch import BatchReport
@@ -112,6 +113,7 @@ class World:
         clock: of everything.
         parts: of the example's sync.yaml, replaced or, if None, left out.
         seed: of the stand-ins and of everything shuffled.
+        monthly_calls: Airtable's quota, if it is governed.
     """
 
     def __init__(
@@ -121,8 +123,10 @@ class World:
         *,
         parts: Mapping[str, Json] | None = None,
         seed: int = 0,
+        monthly_calls: int | None = None,
     ) -> None:
         self.database, self.clock = database, clock
+        self.quota = MonthlyQuota(BASE_ID, monthly_calls)
         self._parts = dict(parts or {})
         self.config = parsed(config_text(**self._parts))
         self.dice = random.Random(seed)
@@ -153,7 +157,7 @@ class World:
     def new_engine(self, lane: Priority = LIVE) -> Engine:
         """An engine as another process would build it: it shares nothing but the store."""
         kommo_budget = SqlBudget(self.limiter, "kommo", 7, lane)
-        airtable_budget = SqlBudget(self.limiter, "airtable", 5, lane)
+        airtable_budget = SqlBudget(self.limiter, "airtable", 5, lane, self.quota)
         session = requests.Session()
         session.mount(KOMMO_URL, self.kommo_wire)
         kommo = KommoClient(

@@ -36,6 +36,8 @@ def status() -> None:
 
 def status_report(settings: Settings) -> dict[str, Any]:
     """The document of ``status`` (contract 2)."""
+    from dataclasses import asdict
+
     from kommo_airtable_sync.assembly import open_database, open_limiter
     from kommo_airtable_sync.engine.reconcile import LAST
     from kommo_airtable_sync.runtime.up import readiness
@@ -65,9 +67,9 @@ def status_report(settings: Settings) -> dict[str, Any]:
         "leads_synced": Journal(database).ledger_size(),
         "last_reconcile": json.loads(last_load) if last_load else None,
         "hints": [] if last_load else [NEVER_LOADED],
-        "airtable_quota": {
-            "calls": limiter.usage(open_limiter(settings)).get("airtable", (0, 0))[0]
-        },
+        "airtable_quota": asdict(
+            limiter.month_so_far(open_limiter(settings), settings.monthly_quota)
+        ),
     }
 
 
@@ -111,16 +113,21 @@ def list_events(
 def retry(
     ids: Annotated[list[int] | None, typer.Argument(help="Event ids.")] = None,
     dead: Annotated[bool, typer.Option("--dead", help="All dead events.")] = False,
+    reason: Annotated[str, typer.Option(help="Dead events whose error has this in it.")] = "",
 ) -> None:
     """Put dead events back into the queue; their attempts start anew."""
     from kommo_airtable_sync.assembly import open_database
     from kommo_airtable_sync.store.reports import Reports
 
-    if not ids and not dead:
-        raise typer.BadParameter("give event ids, or --dead")
-    done = Reports(open_database(load_settings())).retry_events(ids or (), dead=dead)
+    if bool(ids) + dead + bool(reason) != 1:
+        raise typer.BadParameter("give event ids, or --dead, or --reason TEXT")
+    reports = Reports(open_database(load_settings()))
+    done = reports.retry_events(ids or (), dead=dead, reason=reason)
     typer.echo(f"{len(done)} events will be tried again")
     _complain_about_others(ids, done, "dead")
+    if reason and not done:
+        typer.echo(f'no dead event has "{reason}" in its error', err=True)
+        raise typer.Exit(1)
 
 
 def drop(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from kommo_airtable_sync.core.quota import STOPPED_PERCENT, QuotaReport
+
 # A shorter pause is everyday business: a 429, one failed call.
 PAUSE_SECONDS_MIN = 60.0
 OVERDUE_SECONDS_MAX = 300.0
@@ -17,6 +19,9 @@ NUDGE_WINDOW_SECONDS = 90.0
 NUDGES_MIN = 4
 RUNS_TOLD_MAX = 3
 RUN = "run "
+FORECAST = "airtable quota forecast"
+# A forecast sways from day to night: what was told ends only when it is well below the quota.
+FORECAST_OVER_SHARE = 0.9
 
 _CLI = "kommo-airtable-sync"
 _HOLDS = f"Look with `{_CLI} holds`, then `{_CLI} holds release ID` or `{_CLI} holds drop ID`."
@@ -54,6 +59,7 @@ class View:
         overdue_seconds: for how long a live key has been due and not been settled.
         nudges: lane -> unanswered ones of the last ``NUDGE_WINDOW_SECONDS``.
         failed_runs: of late, run id -> job.
+        quota: Airtable's month, if it was looked at.
     """
 
     waiting: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -61,6 +67,7 @@ class View:
     overdue_seconds: float = 0.0
     nudges: Mapping[str, int] = field(default_factory=dict[str, int])
     failed_runs: Mapping[str, str] = field(default_factory=dict[str, str])
+    quota: QuotaReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +79,13 @@ class Change:
     message: str
 
 
-def conditions(view: View) -> dict[str, str]:
-    """What wants a person: name, the same while it lasts -> what it is and what to do."""
+def conditions(view: View, told: Collection[str] = ()) -> dict[str, str]:
+    """What wants a person: name, the same while it lasts -> what it is and what to do.
+
+    Args:
+        view: of the store, now.
+        told: names of what people know already.
+    """
     found = {name: f"{n}. {WAITING[name]}" for name, n in view.waiting.items() if n}
     for side, (reason, seconds) in view.pauses.items():
         if seconds > PAUSE_SECONDS_MIN:
@@ -93,6 +105,27 @@ def conditions(view: View) -> dict[str, str]:
     for run_id, job in view.failed_runs.items():
         why = "Why: Dagster UI, Runs. The next run does what it left undone."
         found[RUN + run_id] = f"A run of {job} failed. {why}"
+    if view.quota is not None:
+        found |= _of_quota(view.quota, known=FORECAST in told)
+    return found
+
+
+def _of_quota(quota: QuotaReport, *, known: bool) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if quota.limit is None:
+        return found
+    if quota.forecast > quota.limit * (FORECAST_OVER_SHARE if known else 1.0):
+        found[FORECAST] = (
+            f"This month may come to {quota.forecast} calls of {quota.limit}; {quota.used} are "
+            "made. Bulk work will be slowed, live events go on. Take a larger plan, or see what "
+            f"calls so often: `{_CLI} status`."
+        )
+    if quota.bulk == "stopped":
+        found["bulk stopped"] = (
+            f"{STOPPED_PERCENT} % of this month's {quota.limit} calls to Airtable are made. "
+            "Reconciliation and backfills wait for the next month, the rest is kept for live "
+            "events. After a change of plan set AIRTABLE_MONTHLY_CALLS."
+        )
     return found
 
 

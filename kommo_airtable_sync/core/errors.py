@@ -43,7 +43,7 @@ class SideUnavailable(SyncError):
     Args:
         side: which API.
         reason: ``unreachable``, ``timeout``, ``server_error``, ``rate_limited``, ``blocked``,
-            ``unauthorized`` or ``quota``.
+            ``unauthorized``, ``quota``; ``reserved``: the month's rest is not for bulk work.
         detail: what the API said, for people; never holds a secret.
         retry_after_seconds: what the API asked for, if it did.
         sent: False only if the request surely never reached the API.

@@ -13,12 +13,14 @@ import dagster as dg
 import requests
 from pydantic import SecretStr
 
-from kommo_airtable_sync.assembly import LANES, SystemClock, open_database
+from kommo_airtable_sync.assembly import LANES, SystemClock, open_database, open_limiter
 from kommo_airtable_sync.core.alerts import NUDGE_WINDOW_SECONDS, View, changes, conditions
 from kommo_airtable_sync.core.errors import ConfigurationError
+from kommo_airtable_sync.core.quota import QuotaReport
 from kommo_airtable_sync.settings import load_settings
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.documents import Documents
+from kommo_airtable_sync.store.limiter import month_so_far
 from kommo_airtable_sync.store.reports import Reports
 from kommo_airtable_sync.store.runners import Runners
 
@@ -40,7 +42,7 @@ def failure_alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """One look; what could not be posted is posted at a later one."""
     settings = load_settings()
     try:
-        database = open_database(settings)
+        database, limiter = open_database(settings), open_limiter(settings)
     except ConfigurationError as error:
         return dg.SkipReason(str(error))
     url = settings.alert_webhook_url
@@ -52,9 +54,12 @@ def failure_alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         return post(url, message) if is_set else ""
 
     try:
-        return dg.SkipReason(tell(database, look(database, failed_runs(context)), document, send))
+        quota = month_so_far(limiter, settings.monthly_quota)
+        view = look(database, failed_runs(context), quota)
+        return dg.SkipReason(tell(database, view, document, send))
     finally:
         database.close()
+        limiter.close()
 
 
 def failed_runs(context: dg.SensorEvaluationContext) -> dict[str, str]:
@@ -71,7 +76,7 @@ def failed_runs(context: dg.SensorEvaluationContext) -> dict[str, str]:
     }
 
 
-def look(database: Database, runs: Mapping[str, str]) -> View:
+def look(database: Database, runs: Mapping[str, str], quota: QuotaReport | None = None) -> View:
     """What the store says now."""
     reports, runners = Reports(database), Runners(database)
     window = NUDGE_WINDOW_SECONDS
@@ -81,6 +86,7 @@ def look(database: Database, runs: Mapping[str, str]) -> View:
         overdue_seconds=reports.overdue_seconds(),
         nudges={name: runners.unanswered_nudges(lane, window) for name, lane in LANES.items()},
         failed_runs=runs,
+        quota=quota,
     )
 
 
@@ -95,7 +101,7 @@ def tell(database: Database, view: View, document: str, send: Callable[[str], st
     """
     documents = Documents(database)
     told: list[str] = json.loads(documents.get(document) or "[]")
-    now = conditions(view)
+    now = conditions(view, told)
     said = [f"stands: {', '.join(now) or 'nothing'}"]
     ends_at = time.monotonic() + POST_SECONDS
     for change in changes(told, now):

@@ -64,7 +64,7 @@ def synced_deals(
     engine = sync.engine(context.op_execution_context)
     reports: list[BatchReport] = []
     while len(reports) < BATCHES_MAX and not engine.stop_requested():
-        batch = claim_batch(engine, context.run_id)
+        batch = claim_batch(engine, context.run.run_id)
         if batch is None:
             break
         reports.append(work_batch(engine, batch))

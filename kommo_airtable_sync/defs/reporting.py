@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from kommo_airtable_sync.core.progress import time_left
 from kommo_airtable_sync.core.stats import nearest_rank
 from kommo_airtable_sync.core.types import key_kind
 from kommo_airtable_sync.engine.batch import BatchReport
@@ -15,6 +16,7 @@ from kommo_airtable_sync.engine.context import Engine
 
 TAGGED_LEADS_MAX = 20
 TABLE_ROWS_MAX = 50
+SAY_SECONDS = 10.0
 COUNTS = (
     "created",
     "updated",
@@ -27,6 +29,32 @@ COUNTS = (
     "api_calls_kommo",
     "api_calls_airtable",
 )
+
+
+class Progress:
+    """Says in a run's log how far it has come, now and then, and what it waits for.
+
+    Args:
+        log: of the run.
+        engine: whose clock counts.
+    """
+
+    def __init__(self, log: dg.DagsterLogManager, engine: Engine) -> None:
+        self._log, self._engine = log, engine
+        self._began = self._said = engine.seconds()
+
+    def tell(self, what: str, done: int, total: int = 0) -> None:
+        """So much is done (of the total, if it is known)."""
+        now = self._engine.seconds()
+        if now - self._said >= SAY_SECONDS:
+            self._said = now
+            left = time_left(done, total, now - self._began)
+            self._log.info(f"{what}: {done}{f' of {total}' if total else ''}{left}")
+
+    def warn(self, why: str | None) -> None:
+        """Something is waited for."""
+        if why:
+            self._log.warning(f"{why}. The leads wait; nothing is lost.")
 
 
 def kommo_metadata(report: BatchReport) -> Mapping[str, Any]:

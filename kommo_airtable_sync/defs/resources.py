@@ -10,7 +10,8 @@ from pydantic import PrivateAttr
 
 from kommo_airtable_sync.assembly import LANES, build_engine, open_database
 from kommo_airtable_sync.core.errors import ConfigurationError
-from kommo_airtable_sync.defs.running import LANE_TAG, Attendance
+from kommo_airtable_sync.defs.lanes import lane_of
+from kommo_airtable_sync.defs.running import Attendance
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.outage import pause_for_settings
 from kommo_airtable_sync.settings import load_settings
@@ -58,13 +59,13 @@ class SyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 self._attendance.end()
 
     def engine(self, context: dg.OpExecutionContext) -> Engine:
-        """The engine of the run's lane (tag ``sync/lane``, default live), once it is our turn.
+        """The engine of the run's lane (``lane_of``), once it is our turn.
 
         Raises:
             Failure: naming what is missing or wrong in the settings or sync.yaml.
         """
         try:
-            engine = warm_engine(context.run.tags.get(LANE_TAG, "live"))
+            engine = warm_engine(lane_of(context.run))
         except ConfigurationError as error:
             _hold_off(error)
             # Trying again cannot help until somebody changes something.

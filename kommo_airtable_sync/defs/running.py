@@ -6,12 +6,19 @@ import dagster as dg
 from dagster import DagsterRunStatus
 
 from kommo_airtable_sync.assembly import LANES
+from kommo_airtable_sync.core.types import BULK
+from kommo_airtable_sync.defs.lanes import BULK_ASSETS, lane_of
 from kommo_airtable_sync.engine.context import STALE_SECONDS, Engine
 from kommo_airtable_sync.engine.heart import Heart
 
 JOB = "sync_changes"
-LANE_TAG = "sync/lane"
-QUEUE_TAG = "dagster-celery/queue"
+BACKFILL_JOB = "backfill_leads"
+RECONCILE_JOB = "reconcile"
+ATTENDING_JOBS = frozenset({JOB, BACKFILL_JOB, RECONCILE_JOB})
+LIVE_ASSETS = frozenset({"kommo_leads", "airtable_linked_records", "airtable_deals"})
+# The next run does what a failed one left undone. Dagster's own run retries (a setting of the
+# instance) would repeat permanent failures too, and runs that the sweep ended.
+NO_RUN_RETRIES = {"dagster/max_retries": "0"}
 STANDBY_LOOK_SECONDS = 0.1
 STANDBY_SECONDS_MAX = 120.0
 BROKEN_OFF_SECONDS = 5.0
@@ -30,7 +37,8 @@ class Attendance:
         """Become the lane's one runner; the first op of a run waits for that.
 
         Raises:
-            Failure: if another run keeps the lane for longer than two minutes.
+            Failure: if another run keeps the live lane for longer than two minutes. Bulk runs
+                queue: each does work of its own, however long the one before it takes.
         """
         if self._heart is not None:
             return
@@ -40,7 +48,8 @@ class Attendance:
         engine.runners.answer_nudges(self._run_id, engine.lane)
         waited = 0.0
         while not engine.runners.become_runner(self._run_id, engine.lane, STALE_SECONDS):
-            if waited >= STANDBY_SECONDS_MAX or engine.stop_requested():
+            impatient = waited >= STANDBY_SECONDS_MAX and engine.lane != BULK
+            if impatient or engine.stop_requested():
                 raise dg.Failure(
                     "Another run keeps this lane and does its work; nothing is lost.",
                     allow_retries=False,
@@ -76,4 +85,10 @@ def another_run_waits(instance: dg.DagsterInstance, engine: Engine, run_id: str)
         return True
     # Any job counts: Materialize on an asset waits for the same worker.
     waiting = instance.get_runs(filters=dg.RunsFilter(statuses=list(WAITING)), limit=20)
-    return any(LANES.get(run.tags.get(LANE_TAG, "live")) == engine.lane for run in waiting)
+    return any(LANES.get(lane_of(run)) == engine.lane for run in waiting)
+
+
+def attends(run: dg.DagsterRun) -> bool:
+    """Whether a run takes its place in a lane with its first op, and so must have a heartbeat."""
+    wanted = {key.to_user_string() for key in run.asset_selection or ()}
+    return run.job_name in ATTENDING_JOBS or bool(wanted & (LIVE_ASSETS | BULK_ASSETS))

@@ -9,21 +9,29 @@ finds something due and no runner alive or on its way, it writes a nudge and ret
 # pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
 
 import time
+from collections.abc import Callable
 
 import dagster as dg
 from dagster import DagsterRunStatus
 
-from kommo_airtable_sync.assembly import LANES, open_database
+from kommo_airtable_sync.assembly import LANES, open_database, open_limiter
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.core.sensing import LaneView, describe, wants_run
-from kommo_airtable_sync.defs.running import JOB, LANE_TAG, QUEUE_TAG
+from kommo_airtable_sync.core.types import BULK
+from kommo_airtable_sync.defs.checks import RECONCILIATION
+from kommo_airtable_sync.defs.lanes import LANE_TAG, QUEUE_TAG
+from kommo_airtable_sync.defs.reconciliation import reconcile
+from kommo_airtable_sync.defs.running import JOB, RECONCILE_JOB, attends
 from kommo_airtable_sync.defs.sync_changes import sync_changes
 from kommo_airtable_sync.engine.context import STALE_SECONDS
 from kommo_airtable_sync.engine.pull import ask_for_due_webhooks
 from kommo_airtable_sync.engine.sweep import bury, dead_runners
 from kommo_airtable_sync.settings import load_settings
+from kommo_airtable_sync.store.database import instant
 from kommo_airtable_sync.store.documents import Documents
+from kommo_airtable_sync.store.gaps import Gaps
 from kommo_airtable_sync.store.inbox import Inbox
+from kommo_airtable_sync.store.limiter import bulk_may_begin
 from kommo_airtable_sync.store.runners import Runners
 
 TICK_SECONDS = 20.0
@@ -37,11 +45,16 @@ BULK_SECONDS_MIN = 5.0
 RETIRING_SECONDS = 1.0
 # STARTED, yet never heard of: its process died before the first heartbeat.
 UNHEARD_SECONDS = 30.0
+GAP_LOOK_SECONDS = 15.0
+# What was refused before the gap is sent again for up to 1 h 35 min, perhaps into it
+# (reference/kommo-api 6.4).
+GAP_MARGIN_SECONDS = 6_000.0
+RUNS_MAX = 50
 
 
 @dg.sensor(
     name="webhook_sensor",
-    job=sync_changes,
+    jobs=[sync_changes, reconcile],
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Waits for due leads and starts a run within a moment; sweeps runs that died.",
@@ -50,14 +63,15 @@ def webhook_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
     """One tick: about 20 s of waiting, or less if there is something to do."""
     settings = load_settings()
     try:
-        database = open_database(settings)
+        database, limiter = open_database(settings), open_limiter(settings)
     except ConfigurationError as error:
         return dg.SkipReason(str(error))
     inbox, runners, documents = Inbox(database), Runners(database), Documents(database)
+    gaps = Gaps(database)
     settings.mark_ready("sensor")
     began = time.monotonic()
     ends_at = began + TICK_SECONDS
-    swept_at = asked_at = 0.0
+    swept_at = asked_at = gap_seen_at = 0.0
     views: dict[str, LaneView] = {}
     try:
         while time.monotonic() < ends_at and not settings.stop_requested():
@@ -67,24 +81,33 @@ def webhook_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
             if time.monotonic() - swept_at > SWEEP_SECONDS:
                 swept_at = time.monotonic()
                 sweep(context.instance, runners, inbox)
-            views = look(inbox, runners)
+            views = look(inbox, runners, lambda: bulk_may_begin(limiter, settings.monthly_quota))
+            may_doze = time.monotonic() - began >= BULK_SECONDS_MIN
             requests = [
                 _request(runners, lane)
                 for lane, view in views.items()
-                if wants_run(view)
-                and (lane == "live" or time.monotonic() - began >= BULK_SECONDS_MIN)
+                if wants_run(view) and (lane == "live" or may_doze)
             ]
+            if may_doze and time.monotonic() - gap_seen_at > GAP_LOOK_SECONDS:
+                gap_seen_at = time.monotonic()
+                requests += look_for_gap(gaps, context.instance)
             if requests:
                 return dg.SensorResult(run_requests=requests)
             time.sleep(LOOK_SECONDS)
     finally:
         database.close()
+        limiter.close()
     return dg.SkipReason(describe(views.items()))
 
 
-def look(inbox: Inbox, runners: Runners) -> dict[str, LaneView]:
-    """What the store says of each lane; asks for more only while something is due."""
+def look(inbox: Inbox, runners: Runners, bulk_allowed: Callable[[], bool]) -> dict[str, LaneView]:
+    """What the store says of each lane; asks for more only while something is due.
+
+    Bulk work that the month's quota makes wait is not due: a run would find nothing that it may do.
+    """
     due = inbox.due_lanes()
+    if BULK in due and not bulk_allowed():
+        due -= {BULK}
     if not due:
         return {name: LaneView(False, (), None) for name in LANES}
     alive = [
@@ -107,8 +130,31 @@ def _request(runners: Runners, lane: str) -> dg.RunRequest:
     nudge_id = runners.nudge(LANES[lane])
     # Dagster never launches a used key again: the time guards against a store that was reset.
     return dg.RunRequest(
-        run_key=f"{lane}-{nudge_id}-{int(time.time())}", tags={LANE_TAG: lane, QUEUE_TAG: lane}
+        job_name=JOB,
+        run_key=f"{lane}-{nudge_id}-{int(time.time())}",
+        tags={LANE_TAG: lane, QUEUE_TAG: lane},
     )
+
+
+def look_for_gap(gaps: Gaps, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    """Have what happened while nobody listened looked through, once."""
+    since = gaps.since()
+    if since is None:
+        return []
+    run_key = f"gap-{since:.0f}"
+    known = dg.RunsFilter(tags={"dagster/run_key": run_key})
+    if instance.get_runs(filters=known, limit=1):
+        # Only now is it sure that the run was launched.
+        gaps.clear(since)
+        return []
+    config = {"since": instant(since - GAP_MARGIN_SECONDS).isoformat()}
+    return [
+        dg.RunRequest(
+            run_key=run_key,
+            job_name=RECONCILE_JOB,
+            run_config={"ops": {RECONCILIATION: {"config": config}}},
+        )
+    ]
 
 
 def sweep(instance: dg.DagsterInstance, runners: Runners, inbox: Inbox) -> None:
@@ -124,10 +170,11 @@ def sweep(instance: dg.DagsterInstance, runners: Runners, inbox: Inbox) -> None:
         bury(runner, runners, inbox)
     heard = {runner.run_id for runner in runners.all()}
     for record in instance.get_run_records(
-        filters=dg.RunsFilter(job_name=JOB, statuses=[DagsterRunStatus.STARTED]), limit=20
+        filters=dg.RunsFilter(statuses=[DagsterRunStatus.STARTED]), limit=RUNS_MAX
     ):
         run = record.dagster_run
         started = record.start_time or time.time()
-        if run.run_id not in heard and time.time() - started > UNHEARD_SECONDS:
+        silent = run.run_id not in heard and attends(run)
+        if silent and time.time() - started > UNHEARD_SECONDS:
             instance.report_run_failed(run, "The process of this run is gone; it never reported.")
             inbox.release_run(run.run_id)

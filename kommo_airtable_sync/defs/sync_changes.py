@@ -12,9 +12,10 @@ is pickled.
 import dagster as dg
 
 from kommo_airtable_sync.core.errors import LeaseLost
+from kommo_airtable_sync.defs.lanes import LANE_TAG, QUEUE_TAG
 from kommo_airtable_sync.defs.reporting import kommo_metadata, record_batch
 from kommo_airtable_sync.defs.resources import SyncResource
-from kommo_airtable_sync.defs.running import JOB, LANE_TAG, QUEUE_TAG, another_run_waits
+from kommo_airtable_sync.defs.running import JOB, NO_RUN_RETRIES, another_run_waits
 from kommo_airtable_sync.engine.batch import Batch
 from kommo_airtable_sync.engine.claim import claim_batch, resume_batch
 from kommo_airtable_sync.engine.context import Engine
@@ -127,7 +128,7 @@ def follow_changes(context: dg.OpExecutionContext, sync: SyncResource, batch_id:
     name=JOB,
     description="Sync what is due now, then follow changes for a while.",
     executor_def=dg.in_process_executor,
-    tags={LANE_TAG: "live", QUEUE_TAG: "live"},
+    tags={LANE_TAG: "live", QUEUE_TAG: "live", **NO_RUN_RETRIES},
     # Every event is in the UI; repeating them all in the worker's log costs time and tells nothing.
     config={"loggers": {"console": {"config": {"log_level": "WARNING"}}}},
 )

@@ -16,11 +16,13 @@ from kommo_airtable_sync.store.claiming import Claim
 
 
 def claim_batch(engine: Engine, run_id: str) -> Batch | None:
-    """Claim what is due in the engine's lane; None if nothing is."""
+    """Claim what is due in the engine's lane; None if nothing is, or the quota makes bulk wait."""
     if engine.lane not in engine.inbox.due_lanes():
         return None
     limit = LEADS_PER_BATCH
     if engine.lane == BULK:
+        if not engine.airtable_budget.bulk_may_begin():
+            return None
         # The place in the budget first, then the lease: bulk never holds a lead while waiting.
         engine.airtable_budget.wait_for_place()
         limit = LEADS_PER_BULK_BATCH

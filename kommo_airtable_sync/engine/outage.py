@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from kommo_airtable_sync.core.backoff import pause_seconds
 from kommo_airtable_sync.core.errors import BatchRefused, ConfigurationError, Side, SideUnavailable
+from kommo_airtable_sync.core.quota import RESERVED
 from kommo_airtable_sync.engine.batch import Batch
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.store.runners import Runners
@@ -43,11 +44,18 @@ def pausing(engine: Engine, batch: Batch) -> Generator[None]:
 
 
 def _pause(engine: Engine, batch: Batch, outage: SideUnavailable) -> None:
+    batch.outage = outage
+    # Reserved: live events go on; bulk work does not begin again before the month allows it.
+    if outage.reason != RESERVED:
+        pause_side(engine, outage)
+
+
+def pause_side(engine: Engine, outage: SideUnavailable) -> None:
+    """Nobody calls the side for a while: for longer, the more often it has failed in a row."""
     known = engine.runners.pauses().get(outage.side)
     failures = 1 + (known.failures if known else 0)
     seconds = pause_seconds(outage.reason, failures, outage.retry_after_seconds)
     engine.runners.pause(outage.side, seconds, failures, outage.reason, outage.detail)
-    batch.outage = outage
     log.warning("%s; paused for %.0f s (failure %d in a row)", outage, seconds, failures)
 
 

@@ -21,6 +21,7 @@ from kommo_airtable_sync.core.types import BULK, IncomingEvent, Json
 from kommo_airtable_sync.engine.comparing import Comparer
 from kommo_airtable_sync.engine.context import LEADS_PER_BULK_BATCH, Engine
 from kommo_airtable_sync.engine.survey import Progress, read_all, read_changed
+from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.standing import database_now, held
 from kommo_airtable_sync.store.survey import Survey
@@ -28,6 +29,8 @@ from kommo_airtable_sync.store.survey import Survey
 SOURCE = "reconcile"
 APPLY = "apply"
 LAST = "last_reconcile"
+LAST_FULL = "last_full_reconcile"
+"""Of the last comparison that read everything: only that one knows of all duplicates."""
 PLAN_VERSION = 1
 RECEIVED_AT_ONCE = 250
 
@@ -92,7 +95,7 @@ def compare_sides(
         read_all(engine, survey, on_progress)
     else:
         read_changed(engine, survey, since, on_progress)
-    previous = last_report(engine)
+    previous = last_report(engine.database)
     Comparer(
         engine, survey, summary, began, previous.get("began_at") if previous else None
     ).compare(on_progress)
@@ -206,13 +209,16 @@ def remember(engine: Engine, comparison: Comparison, outcomes: Mapping[str, int]
         "cost_in_api_calls": comparison.cost(),
         "outcomes": dict(outcomes),
     }
-    Documents(engine.database).put(LAST, json.dumps(report))
+    documents = Documents(engine.database)
+    documents.put(LAST, json.dumps(report))
+    if comparison.since is None:
+        documents.put(LAST_FULL, json.dumps(report))
     return report
 
 
-def last_report(engine: Engine) -> dict[str, Json] | None:
+def last_report(database: Database, name: str = LAST) -> dict[str, Json] | None:
     """What `remember` kept last."""
-    text = Documents(engine.database).get(LAST)
+    text = Documents(database).get(name)
     return json.loads(text) if text else None
 
 

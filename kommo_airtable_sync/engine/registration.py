@@ -17,6 +17,11 @@ from kommo_airtable_sync.core.types import Json
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.pull import pull_webhook, refresh, registered
 from kommo_airtable_sync.store.documents import Documents
+from kommo_airtable_sync.store.gaps import Gaps
+from kommo_airtable_sync.store.standing import database_now
+
+KOMMO_DOCUMENT = "kommo webhook"
+"""The address that Kommo calls, without the secret; its age: when it was last seen well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +50,42 @@ def register_kommo(engine: Engine, base_url: str, secret: str) -> tuple[str, ...
         The events that it will send.
     """
     events = kommo_hooks(engine.config)
-    engine.kommo.subscribe(f"{base_url}{KOMMO_PATH}{secret}", events)
+    destination = f"{base_url}{KOMMO_PATH}{secret}"
+    there = _with_secret(engine, secret).get(base_url)
+    if there is not None and there.get("disabled"):
+        # Registering it anew may leave it disabled (reference/kommo-api 6.4).
+        engine.kommo.unsubscribe(destination)
+    engine.kommo.subscribe(destination, events)
+    Documents(engine.database).put(KOMMO_DOCUMENT, base_url)
     return events
+
+
+def mend_kommo_webhook(engine: Engine, secret: str) -> str:
+    """Register Kommo's webhook again if Kommo disabled it or it is gone.
+
+    What happened since it was last seen well is a gap, which a reconciliation looks through.
+
+    Returns:
+        What was wrong; ``""`` if all is well, or if no webhook was ever registered.
+    """
+    documents, there = Documents(engine.database), _with_secret(engine, secret)
+    # A webhook that another version registered is taken as it is.
+    base_url = documents.get(KOMMO_DOCUMENT) or next(iter(there), None)
+    if base_url is None:
+        return ""
+    shown = there.get(base_url)
+    if shown is not None and not shown.get("disabled"):
+        documents.put(KOMMO_DOCUMENT, base_url)
+        return ""
+    age = documents.age_seconds(KOMMO_DOCUMENT)
+    if age is None:
+        well_at = float(there[base_url]["updated_at"])
+    else:
+        well_at = database_now(engine.database) - age
+    # Noted first: if what follows fails, the next look notes it again.
+    Gaps(engine.database).note(well_at)
+    register_kommo(engine, base_url, secret)
+    return "gone from Kommo" if shown is None else "disabled by Kommo after too many errors"
 
 
 def register_airtable(engine: Engine, base_url: str) -> AirtableWebhook:
@@ -86,12 +125,11 @@ def remove(engine: Engine, secret: str) -> list[Registration]:
         Those that were there.
     """
     removed: list[Registration] = []
-    for shown in engine.kommo.webhooks():
-        destination = str(shown["destination"])
-        if destination.endswith(KOMMO_PATH + secret):
-            engine.kommo.unsubscribe(destination)
-            removed.append(_kommo_registration(shown, secret))
+    for shown in _with_secret(engine, secret).values():
+        engine.kommo.unsubscribe(str(shown["destination"]))
+        removed.append(_kommo_registration(shown, secret))
     documents = Documents(engine.database)
+    documents.delete(KOMMO_DOCUMENT)
     listed = {each.id: each for each in _in_airtable(engine)}
     for hook in registered(documents):
         found = listed[hook.id]
@@ -142,6 +180,13 @@ def _in_kommo(engine: Engine, secret: str) -> list[Registration]:
         for shown in engine.kommo.webhooks()
         if KOMMO_PATH in str(shown["destination"])
     ]
+
+
+def _with_secret(engine: Engine, secret: str) -> dict[str, Json]:
+    """Kommo's webhooks that carry our secret, by the receiver's address."""
+    ending = KOMMO_PATH + secret
+    found = {str(shown["destination"]): shown for shown in engine.kommo.webhooks()}
+    return {url.removesuffix(ending): shown for url, shown in found.items() if url.endswith(ending)}
 
 
 def _kommo_registration(shown: Json, secret: str) -> Registration:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -14,6 +15,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from kommo_airtable_sync.core.quota import BulkSpeed, MonthlyQuota
 from kommo_airtable_sync.store import counters, limiter
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.reports import Reports
@@ -22,19 +24,20 @@ from kommo_airtable_sync.store.runners import Runners
 PREFIX = "kommo_airtable_sync_"
 
 
-def metrics_text(database: Database, limits: Database) -> bytes:
+def metrics_text(database: Database, limits: Database, quota: MonthlyQuota) -> bytes:
     """The whole page."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Store(database, limits))
+    registry.register(_Store(database, limits, quota))
     return generate_latest(registry)
 
 
 class _Store(Collector):
     """Reads the store once for each scrape."""
 
-    def __init__(self, database: Database, limits: Database) -> None:
+    def __init__(self, database: Database, limits: Database, quota: MonthlyQuota) -> None:
         self._database = database
         self._limits = limits
+        self._quota = quota
 
     def collect(self) -> Iterable[Metric]:
         totals = counters.read_all(self._database)
@@ -50,6 +53,7 @@ class _Store(Collector):
         yield _latency(totals)
         yield from self._inbox()
         yield from self._calls()
+        yield from self._month()
 
     def _inbox(self) -> Iterator[Metric]:
         reports = Reports(self._database)
@@ -90,6 +94,26 @@ class _Store(Collector):
             throttled.add_metric([side], refused)
         yield calls
         yield throttled
+
+    def _month(self) -> Iterator[Metric]:
+        month = limiter.month_so_far(self._limits, self._quota)
+        used = GaugeMetricFamily(PREFIX + "airtable_quota_used", "Calls of this month.")
+        used.add_metric([], month.used)
+        yield used
+        expected = GaugeMetricFamily(PREFIX + "airtable_quota_forecast", "At the month's end.")
+        expected.add_metric([], month.forecast)
+        yield expected
+        # Without a limit there is none to be shown: a 0 would look like one.
+        limit = GaugeMetricFamily(PREFIX + "airtable_quota_limit", "AIRTABLE_MONTHLY_CALLS.")
+        if month.limit is not None:
+            limit.add_metric([], month.limit)
+        yield limit
+        speed = GaugeMetricFamily(
+            PREFIX + "bulk_speed", "1 for how fast the quota lets bulk go.", labels=["speed"]
+        )
+        for name in get_args(BulkSpeed):
+            speed.add_metric([name], float(name == month.bulk))
+        yield speed
 
 
 def _counter(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dagster import DagsterRunStatus
+from dagster import DagsterRun, DagsterRunStatus
 from dagster import _check as check
 from dagster._core.launcher import LaunchRunContext
 from dagster._grpc.types import ExecuteRunArgs
@@ -20,6 +20,7 @@ from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 from dagster_celery.tasks import create_execute_job_task
 from typing_extensions import Self
 
+from kommo_airtable_sync.defs.lanes import LANE_TAG, QUEUE_TAG, lane_of
 from kommo_airtable_sync.runtime.celery_app import celery_args
 from kommo_airtable_sync.settings import load_settings
 
@@ -41,7 +42,7 @@ class WarmRunLauncher(CeleryRunLauncher):
 
     def launch_run(self, context: LaunchRunContext) -> None:
         """Hand the run to its queue; the task is registered once, not at every launch."""
-        run = context.dagster_run
+        run = self._on_its_queue(context.dagster_run)
         task = self.celery.tasks.get(TASK_EXECUTE_JOB_NAME) or create_execute_job_task(self.celery)
         arguments = ExecuteRunArgs(
             job_origin=check.not_none(run.job_code_origin),
@@ -54,6 +55,14 @@ class WarmRunLauncher(CeleryRunLauncher):
             task_signature=task.si(execute_job_args_packed=pack_value(arguments)),
             routing_key=TASK_EXECUTE_JOB_NAME,
         )
+
+    def _on_its_queue(self, run: DagsterRun) -> DagsterRun:
+        """The run with a queue; what the UI launches without a job of ours has no tag for it."""
+        if QUEUE_TAG in run.tags:
+            return run
+        lane = lane_of(run)
+        self._instance.add_run_tags(run.run_id, {LANE_TAG: lane, QUEUE_TAG: lane})
+        return check.not_none(self._instance.get_run_by_id(run.run_id))
 
     def terminate(self, run_id: str) -> bool:
         """End a run from the UI; its leads go back to the inbox."""

@@ -9,10 +9,12 @@ from kommo_airtable_sync.core.airtable_hooks import ping_event
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.engine.pull import registered
 from kommo_airtable_sync.receiver.app import create_app
+from kommo_airtable_sync.receiver.beating import start_beating
 from kommo_airtable_sync.receiver.metrics import metrics_text
 from kommo_airtable_sync.receiver.server import serve
 from kommo_airtable_sync.settings import Settings
 from kommo_airtable_sync.store.documents import Documents
+from kommo_airtable_sync.store.gaps import Gaps
 from kommo_airtable_sync.store.inbox import Inbox
 
 
@@ -36,11 +38,12 @@ def run_receiver(settings: Settings, host: str, port: int) -> None:
         kommo_secret=settings.kommo_webhook_secret.get_secret_value(),
         airtable_secret=settings.airtable_webhook_secret.get_secret_value(),
         airtable_webhooks=lambda: {hook.id: hook.mac_secret() for hook in registered(documents)},
-        metrics=lambda: metrics_text(database, limiter),
+        metrics=lambda: metrics_text(database, limiter, settings.monthly_quota),
         metrics_token=settings.metrics_token.get_secret_value(),
         links=bool(config.clients),
     )
     settings.mark_ready("receiver")
+    start_beating(Gaps(database))
     serve(app, host, port)
 
 

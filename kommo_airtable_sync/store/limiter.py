@@ -8,6 +8,10 @@ was slow on its way moves its own mark later when it ends.
 Live callers reserve the next place and wait for it. Bulk callers take a place only when one is
 free at once, so never before a live caller who waits: his place is the last of the log.
 
+Airtable's monthly quota is counted with each grant (``core.quota``). Live calls never wait for it.
+Bulk calls are refused once the rest is kept for live events, and while bulk is slowed each of them
+puts off the next bulk batch: a batch that has begun is not held up, since it holds leads.
+
 The state is disposable, so it lives outside the migrations: on SQLite in a file of its own that
 never waits for the inbox's commits, on PostgreSQL in one table.
 """
@@ -22,8 +26,17 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from kommo_airtable_sync.core.errors import SideUnavailable
+from kommo_airtable_sync.core.quota import (
+    RESERVED,
+    MonthlyQuota,
+    QuotaReport,
+    bulk_pace,
+    month_of,
+    quota_report,
+)
 from kommo_airtable_sync.core.types import BULK, LIVE, Priority
-from kommo_airtable_sync.store.database import Connection, Database
+from kommo_airtable_sync.store.database import Connection, Database, instant
 
 MARGIN_SECONDS = 0.08
 WINDOW_SECONDS = 1.0 + MARGIN_SECONDS
@@ -38,6 +51,15 @@ budgets = sa.Table(
     sa.Column("blocked_until", sa.Double, nullable=False),
     sa.Column("calls", sa.BigInteger, nullable=False),
     sa.Column("throttled", sa.BigInteger, nullable=False),
+)
+quota_months = sa.Table(
+    "quota_months",
+    _metadata,
+    sa.Column("base", sa.Text, primary_key=True),
+    sa.Column("month", sa.Text, primary_key=True),
+    sa.Column("calls", sa.BigInteger, nullable=False),
+    # When the next bulk batch may begin, seconds since the epoch; heeded while bulk is slowed.
+    sa.Column("bulk_at", sa.Double, nullable=False),
 )
 
 
@@ -80,14 +102,21 @@ class SqlBudget:
         account: ``kommo`` or ``airtable``.
         calls_per_second: the API's limit.
         lane: live callers go before bulk callers.
+        quota: counts calls by month, and governs bulk if it has a limit.
     """
 
     def __init__(
-        self, database: Database, account: str, calls_per_second: int, lane: Priority = LIVE
+        self,
+        database: Database,
+        account: str,
+        calls_per_second: int,
+        lane: Priority = LIVE,
+        quota: MonthlyQuota | None = None,
     ) -> None:
         self._database = database
         self._account = account
         self._calls_per_second = calls_per_second
+        self._quota = quota
         self.lane: Priority = lane
         self.calls = 0
         self._usual_seconds: float | None = None
@@ -95,7 +124,11 @@ class SqlBudget:
 
     @contextmanager
     def slot(self) -> Generator[None]:
-        """Wait for the right to make one call; on leaving, correct when it must have arrived."""
+        """Wait for the right to make one call; on leaving, correct when it must have arrived.
+
+        Raises:
+            SideUnavailable: (``reserved``) for a bulk call once the month's rest is kept for live.
+        """
         granted_at, overslept = self._wait()
         started_at = self._database.clock.now().timestamp()
         self.calls += 1
@@ -113,6 +146,10 @@ class SqlBudget:
     def wait_for_place(self) -> None:
         """Bulk takes its place before it claims, so that it holds no lease while waiting."""
         self._wait(take=False)
+
+    def bulk_may_begin(self) -> bool:
+        """Whether the month's quota lets bulk work begin now; asked before leads are claimed."""
+        return self._quota is None or bulk_may_begin(self._database, self._quota)
 
     def throttled(self, retry_after_seconds: float) -> None:
         """The API answered 429: nobody calls it for so long."""
@@ -139,7 +176,10 @@ class SqlBudget:
                 grant = next_grant(state, self._calls_per_second, self.lane, now)
                 if grant.granted and take:
                     _store(connection, self._account, grant.state)
-            pause = max(0.0, grant.at - now)
+                    if self._quota is not None:
+                        _count(self._database, connection, self._quota, self.lane, grant.at)
+            # A refused one asks again a little later in any case: clocks have coarser grains.
+            pause = max(0.0 if grant.granted else 0.001, grant.at - now)
             asleep_at = clock.now().timestamp()
             if pause:
                 clock.sleep(pause)
@@ -195,6 +235,71 @@ def usage(database: Database) -> dict[str, tuple[int, int]]:
             return {}
         rows = connection.execute(sa.select(budgets)).all()
     return {row.account: (row.calls, row.throttled) for row in rows}
+
+
+def bulk_may_begin(database: Database, quota: MonthlyQuota) -> bool:
+    """Whether what is left of the month lets bulk work begin now."""
+    if quota.limit is None:
+        return True
+    with database.read() as connection:
+        now = database.now(connection)
+        used, bulk_at = _month(connection, quota.base, now)
+    speed = bulk_pace(used, quota.limit, instant(now)).speed
+    return speed == "full speed" or (speed == "slowed" and bulk_at <= now)
+
+
+def month_so_far(database: Database, quota: MonthlyQuota) -> QuotaReport:
+    """How this month stands, for people."""
+    with database.read() as connection:
+        now = database.now(connection)
+        used, _ = _month(connection, quota.base, now)
+    return quota_report(used, quota.limit, instant(now))
+
+
+def forget_months(database: Database, before: float) -> int:
+    """Drop the counts of months that were over at that time; how many."""
+    with database.write() as connection:
+        if not sa.inspect(connection).has_table("quota_months"):
+            return 0
+        over = quota_months.c.month < month_of(instant(before))
+        return connection.execute(sa.delete(quota_months).where(over)).rowcount
+
+
+def _month(connection: Connection, base: str, now: float) -> tuple[int, float]:
+    """Calls of this month, and when the next bulk batch may begin; nothing in an older store."""
+    if not sa.inspect(connection).has_table("quota_months"):
+        return 0, 0.0
+    row = connection.execute(
+        sa.select(quota_months).where(
+            quota_months.c.base == base, quota_months.c.month == month_of(instant(now))
+        )
+    ).first()
+    return (0, 0.0) if row is None else (int(row.calls), float(row.bulk_at))
+
+
+def _count(
+    database: Database, connection: Connection, quota: MonthlyQuota, lane: Priority, at: float
+) -> None:
+    """Count a call that may start at ``at``, or refuse it; the account's row is locked."""
+    bulk_at = 0.0
+    if lane == BULK and quota.limit is not None:
+        used, bulk_at = _month(connection, quota.base, at)
+        # Each call of a batch puts the next one off from where the call before it did.
+        bulk_at = max(bulk_at, at)
+        pace = bulk_pace(used, quota.limit, instant(bulk_at))
+        if pace.speed == "stopped":
+            detail = f"{used} of this month's {quota.limit} calls are made, the rest is for events"
+            raise SideUnavailable("airtable", RESERVED, detail, sent=False)
+        bulk_at += pace.seconds_between
+    insert = (sqlite.insert if database.is_sqlite else postgresql.insert)(quota_months)
+    changed = {"calls": quota_months.c.calls + 1} | ({"bulk_at": bulk_at} if bulk_at else {})
+    connection.execute(
+        insert.values(
+            base=quota.base, month=month_of(instant(at)), calls=1, bulk_at=bulk_at
+        ).on_conflict_do_update(
+            index_elements=[quota_months.c.base, quota_months.c.month], set_=changed
+        )
+    )
 
 
 def _read(connection: Connection, account: str) -> BudgetState | None:

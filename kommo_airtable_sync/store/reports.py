@@ -33,6 +33,7 @@ ListedState = Literal[
     "all",
 ]
 HOLDS_LISTED_MAX = 10_000
+SIDE_BY_SIDE_SECONDS = 60.0
 OPEN_STATES = ("pending", "claimed", "dead", "quarantined")
 DROPPABLE_STATES = ("pending", "held", "dead", "quarantined")
 
@@ -170,7 +171,9 @@ class Reports:
             count=len(seconds),
         )
 
-    def outcomes_of(self, source: str, since: float = 0.0) -> dict[str, int]:
+    def outcomes_of(
+        self, source: str, since: float = 0.0, kind: str | None = None
+    ) -> dict[str, int]:
         """Events of a source received since then: outcomes of the done ones, states of the rest."""
         shown = sa.case(
             (events.c.state == "done", sa.func.coalesce(events.c.outcome, "done")),
@@ -179,10 +182,20 @@ class Reports:
         with self._database.read() as connection:
             rows = connection.execute(
                 sa.select(shown, sa.func.count().label("events"))
-                .where(events.c.source == source, events.c.received_at >= since)
+                .where(*_told(source, since, kind))
                 .group_by(shown)
             )
             return {row.shown: row.events for row in rows}
+
+    def dead_of(
+        self, source: str, since: float, kind: str | None = None, limit: int = 100
+    ) -> list[ListedEvent]:
+        """Those of ``outcomes_of`` that want a person."""
+        statement = sa.select(events, events.c.state.label("shown")).where(
+            *_told(source, since, kind), events.c.state == "dead"
+        )
+        with self._database.read() as connection:
+            return [_listed(row) for row in connection.execute(statement.limit(limit))]
 
     def list_events(
         self, state: ListedState = "all", lead_id: int | None = None, limit: int = 100
@@ -225,25 +238,26 @@ class Reports:
             statement = sa.select(sa.func.count()).select_from(held_fields)
             return int(connection.scalar(statement) or 0)
 
-    def retry_events(self, ids: Sequence[int] = (), *, dead: bool = False) -> list[int]:
+    def retry_events(
+        self, ids: Sequence[int] = (), *, dead: bool = False, reason: str = ""
+    ) -> list[int]:
         """Give dead events a fresh set of attempts, due now.
 
         Args:
             ids: which; those that are not dead are left alone.
-            dead: all dead events, whatever ``ids`` says.
+            dead: all dead events, whatever else is said.
+            reason: those whose error has this in it, in small letters or capitals, as well.
 
         Returns:
             The events that are pending again.
         """
-        anew = {"attempts": 0}
+        is_dead, anew = events.c.state == "dead", {"attempts": 0}
         if dead:
-            return self._revive(events.c.state == "dead", anew)
+            return self._revive(is_dead, anew)
         return [
             event_id
-            for some in leases.in_portions(ids)
-            for event_id in self._revive(
-                sa.and_(events.c.state == "dead", events.c.id.in_(some)), anew
-            )
+            for some in leases.in_portions([*ids, *self._dead_of(reason)])
+            for event_id in self._revive(sa.and_(is_dead, events.c.id.in_(some)), anew)
         ]
 
     def retry_keys(self, keys: Sequence[str]) -> None:
@@ -251,6 +265,12 @@ class Reports:
         for some in leases.in_portions(keys):
             chosen = sa.and_(events.c.state == "dead", events.c.key.in_(some))
             self._revive(chosen, {"attempts": 0})
+    def _dead_of(self, reason: str) -> list[int]:
+        found = sa.select(events.c.id, events.c.error).where(events.c.state == "dead")
+        with self._database.read() as connection:
+            rows = connection.execute(found).all() if reason else ()
+        wanted = reason.casefold()  # not in SQL: SQLite knows the case of ASCII letters only
+        return [row.id for row in rows if wanted in (row.error or "").casefold()]
 
     def release_holds(self, ids: Sequence[int]) -> list[int]:
         """Let held events go, due now: the brake passes what they lead to.
@@ -321,6 +341,18 @@ class Reports:
             dropped_ids = sorted(dropped.all())
             leases.forget_idle(connection, keys, now)
         return dropped_ids
+
+
+def _told(source: str, since: float, kind: str | None) -> list[sa.ColumnElement[bool]]:
+    # Ids grow with time, but for transactions side by side: found from the index's end.
+    older = sa.select(events.c.id).where(events.c.received_at < since - SIDE_BY_SIDE_SECONDS)
+    last = older.order_by(events.c.id.desc()).limit(1).scalar_subquery()
+    conditions = [
+        events.c.id > sa.func.coalesce(last, 0),
+        events.c.source == source,
+        events.c.received_at >= since,
+    ]
+    return conditions if kind is None else [*conditions, events.c.kind == kind]
 
 
 def _shown_state() -> sa.ColumnElement[str]:

@@ -132,13 +132,15 @@ def test_debug_shows_the_traceback(run: Run) -> None:
 
 
 def test_status_of_an_empty_installation_says_what_to_do(run: Run) -> None:
-    code, out, _ = run("status")
+    code, out, _ = run("status", AIRTABLE_MONTHLY_CALLS="100000")
     report: dict[str, Any] = json.loads(out)
     assert code == 0
     assert report["ready"] is False
     assert set(report["inbox"]) == {"pending", "claimed", "retrying", "dead", "quarantined"}
     assert set(report["latency_s"]) == {"p50", "p95", "max", "count"}
     assert report["last_reconcile"] is None
+    quota = {"used": 0, "limit": 100_000, "forecast": 0, "bulk": "full speed"}
+    assert report["airtable_quota"] == {"month": f"{SystemClock().now():%Y-%m}", **quota}
     assert "reconcile" in report["hints"][0]
 
 
@@ -153,6 +155,19 @@ def test_a_dead_event_makes_status_exit_3_and_can_be_retried(run: Run, tmp_path:
     assert run("events", "retry", "--dead")[0] == 0
     assert run("status")[0] == 0
     assert Inbox(database).due_lanes() == {0}
+
+
+def test_dead_events_can_be_retried_by_what_their_error_says(run: Run, tmp_path: Path) -> None:
+    make_dead(store(tmp_path), "Airtable refused it: no such option")
+    code, _, err = run("events", "retry", "--reason", "stage")
+    assert code == 1
+    assert '"stage"' in err
+    assert run("events", "retry", "--dead", "--reason", "option")[0] == 2
+    assert run("events", "retry")[0] == 2
+    assert run("events", "retry", "--reason", "NO SUCH OPTION")[:2] == (
+        0,
+        "1 events will be tried again\n",
+    )
 
 
 def hold(database: Database, *held: Held) -> None:

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kommo_airtable_sync.core.alerts import (
+    FORECAST,
+    FORECAST_OVER_SHARE,
     NUDGES_MIN,
     OVERDUE_SECONDS_MAX,
     PAUSE_SECONDS_MIN,
@@ -18,6 +20,7 @@ from kommo_airtable_sync.core.alerts import (
     conditions,
 )
 from kommo_airtable_sync.core.backoff import PAUSE_SECONDS
+from kommo_airtable_sync.core.quota import QuotaReport
 
 names = st.sampled_from([*WAITING, "backlog", *(f"{RUN}{number}" for number in range(6))])
 standing = st.dictionaries(names, st.text(min_size=1))
@@ -104,3 +107,24 @@ def test_of_many_failed_runs_a_few_are_named() -> None:
     found = changes([], conditions(View(failed_runs=failed)))
     assert len(found) == RUNS_TOLD_MAX + 1
     assert found[-1].message == "4 more runs failed meanwhile."
+
+
+def quota(forecast: int, *, bulk: str = "full speed", limit: int | None = 1000) -> View:
+    return View(quota=QuotaReport("2026-03", 500, limit, forecast, bulk))  # type: ignore[arg-type]
+
+
+def test_a_forecast_beyond_the_quota_is_told_once_however_it_sways() -> None:
+    told: set[str] = set()
+    messages = 0
+    for expected in (900, 1001, 990, 1010, 950, 1100):
+        now = conditions(quota(expected), told)
+        messages += len(changes(told, now))
+        told = set(now)
+    assert (told, messages) == ({FORECAST}, 1)
+    assert conditions(quota(int(1000 * FORECAST_OVER_SHARE)), told) == {}
+
+
+def test_bulk_that_stopped_is_a_condition_and_a_month_without_limit_is_none() -> None:
+    assert set(conditions(quota(960, bulk="stopped"))) == {"bulk stopped"}
+    assert conditions(quota(960, bulk="slowed")) == {}
+    assert conditions(quota(10**9, limit=None)) == {}

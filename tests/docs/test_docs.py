@@ -21,6 +21,7 @@ from kommo_airtable_sync.core.alerts import (
 )
 from kommo_airtable_sync.core.backoff import PAUSE_SECONDS
 from kommo_airtable_sync.core.config import parse_config
+from kommo_airtable_sync.core.quota import QuotaReport
 from kommo_airtable_sync.receiver import metrics
 from kommo_airtable_sync.runtime.up import parts
 from kommo_airtable_sync.settings import Settings
@@ -109,7 +110,7 @@ def test_what_is_commented_out_in_the_example_environment_is_the_default() -> No
     for name, (commented, value) in example_settings().items():
         default = Settings.model_fields[name.lower()].default
         plain = default.get_secret_value() if isinstance(default, SecretStr) else default
-        assert value == str(plain), name
+        assert value == ("" if plain is None else str(plain)), name
         assert commented or not value, f"{name} is to be filled in"
 
 
@@ -224,6 +225,7 @@ def test_the_operations_page_explains_every_alert_there_is_and_no_other() -> Non
             nudges={"LANE": NUDGES_MIN},
             failed_runs={"ID": "sync_changes"},
             overdue_seconds=OVERDUE_SECONDS_MAX + 1,
+            quota=QuotaReport("2026-03", 95, 100, 101, "stopped"),
         )
     )
     for reason in PAUSE_SECONDS:

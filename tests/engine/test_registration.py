@@ -14,6 +14,8 @@ from kommo_airtable_sync.core.registration import (
 )
 from kommo_airtable_sync.engine.pull import pull_webhook, registered
 from kommo_airtable_sync.engine.registration import (
+    KOMMO_DOCUMENT,
+    mend_kommo_webhook,
     register_airtable,
     register_kommo,
     registrations,
@@ -21,6 +23,7 @@ from kommo_airtable_sync.engine.registration import (
 )
 from kommo_airtable_sync.sandbox.airtable.notifying import break_webhook
 from kommo_airtable_sync.store.documents import Documents
+from kommo_airtable_sync.store.gaps import Gaps
 from tests.engine.test_pull import BASE, FIELDS, told
 from tests.simulated import World
 
@@ -183,3 +186,66 @@ def test_one_that_is_gone_already_can_be_removed(world: World) -> None:
     assert shown.state != "ok"
     remove(world.engine, SECRET)
     assert registered(Documents(world.database)) == []
+
+
+def disable(world: World) -> None:
+    for webhook in world.kommo.state.rows["webhooks"].values():
+        webhook["disabled"] = True
+
+
+def test_a_webhook_that_is_well_is_left_alone(world: World) -> None:
+    register_kommo(world.engine, BASE, SECRET)
+    before = world.engine.kommo.webhooks()
+    world.clock.advance(60)
+    assert mend_kommo_webhook(world.engine, SECRET) == ""
+    assert world.engine.kommo.webhooks() == before
+    assert Gaps(world.database).since() is None
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (disable, "disabled by Kommo after too many errors"),
+        (lambda world: world.kommo.state.rows["webhooks"].clear(), "gone from Kommo"),
+    ],
+)
+def test_a_webhook_that_went_bad_is_registered_again_and_what_it_missed_is_a_gap(
+    world: World, harm: Callable[[World], None], said: str
+) -> None:
+    register_kommo(world.engine, BASE, SECRET)
+    world.clock.advance(86_400)
+    mend_kommo_webhook(world.engine, SECRET)
+    well_at = world.clock.now().timestamp()
+    harm(world)
+    world.clock.advance(86_400)
+    assert mend_kommo_webhook(world.engine, SECRET) == said
+    assert [each.state for each in registrations(world.engine, SECRET)] == ["ok"]
+    assert Gaps(world.database).since() == pytest.approx(well_at, abs=2.0)
+    assert mend_kommo_webhook(world.engine, SECRET) == ""
+
+
+def test_a_disabled_webhook_whose_address_was_not_kept_is_mended_all_the_same(world: World) -> None:
+    register_kommo(world.engine, BASE, SECRET)
+    registered_at = world.clock.now().timestamp()
+    Documents(world.database).delete(KOMMO_DOCUMENT)
+    world.clock.advance(86_400)
+    disable(world)
+    assert mend_kommo_webhook(world.engine, SECRET)
+    assert Gaps(world.database).since() == pytest.approx(registered_at, abs=2.0)
+
+
+def test_what_a_person_never_registered_or_removed_is_not_registered_by_itself(
+    world: World,
+) -> None:
+    assert mend_kommo_webhook(world.engine, SECRET) == ""
+    register_kommo(world.engine, BASE, SECRET)
+    remove(world.engine, SECRET)
+    assert mend_kommo_webhook(world.engine, SECRET) == ""
+    assert world.engine.kommo.webhooks() == []
+
+
+def test_registering_by_hand_switches_a_disabled_webhook_on(world: World) -> None:
+    register_kommo(world.engine, BASE, SECRET)
+    disable(world)
+    register_kommo(world.engine, BASE, SECRET)
+    assert [each.state for each in registrations(world.engine, SECRET)] == ["ok"]

@@ -150,6 +150,25 @@ def test_pages_follow_next_until_204_and_stay_with_our_host(kommo, client):
     assert [seen.raw_query for seen in kommo.seen[1:]] == ["page=2&x=%5B", "page=3"]
 
 
+def test_leads_are_asked_for_by_when_they_were_created(kommo, client):
+    day = datetime(2024, 5, 2, tzinfo=timezone.utc)
+    first, last = 1714608000, 1714694400
+    for created in (first, last, last + 1):
+        kommo.script.append(listing("leads", {"id": 1, "created_at": created}))
+
+    def ids() -> list[int]:
+        pages = client.lead_pages(created=(day, day + timedelta(days=1)))
+        return [lead["id"] for page in pages for lead in page]
+
+    assert ids() == ids() == [1]
+    assert kommo.seen[0].query[2:] == [
+        ("filter[created_at][from]", str(first)),
+        ("filter[created_at][to]", str(last)),
+    ]
+    with pytest.raises(ConfigurationError, match=r"ignores filter\[created_at\]"):
+        ids()
+
+
 def test_a_page_whose_next_is_itself_does_not_go_on_for_ever(kommo, client):
     kommo.script.extend([listing("leads", {"id": 1}, following="?page=2")] * 2)
     with pytest.raises(SideUnavailable, match="given already"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from kommo_airtable_sync.core.quota import MonthlyQuota
 from kommo_airtable_sync.core.types import IncomingEvent
 from kommo_airtable_sync.receiver.metrics import PREFIX, metrics_text
 from kommo_airtable_sync.store import counters
@@ -11,12 +12,14 @@ from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.entries import Acknowledged, Held, LedgerEntry
 from kommo_airtable_sync.store.inbox import Inbox
 from kommo_airtable_sync.store.journal import Journal
+from kommo_airtable_sync.store.limiter import SqlBudget
 from kommo_airtable_sync.store.settling import Outcome
 
 
-def samples(database: Database) -> dict[tuple[str, ...], float]:
+def samples(database: Database, limit: int | None = None) -> dict[tuple[str, ...], float]:
     """(name, label values...) -> value."""
-    families = text_string_to_metric_families(metrics_text(database, database).decode())
+    page = metrics_text(database, database, MonthlyQuota("appBase", limit))
+    families = text_string_to_metric_families(page.decode())
     return {
         (sample.name.removeprefix(PREFIX), *sample.labels.values()): sample.value
         for family in families
@@ -47,3 +50,13 @@ def test_counters_are_shown_by_their_labels(database: Database) -> None:
     found = samples(database)
     assert found["events_received_total", "kommo", "pending"] == 1
     assert {found[f"{name}_total", "airtable"] for name in names} == {3.0}
+
+
+def test_the_months_calls_are_shown_with_the_limit_if_there_is_one(database: Database) -> None:
+    assert ("airtable_quota_limit",) not in samples(database)
+    with SqlBudget(database, "airtable", 5, quota=MonthlyQuota("appBase")).slot():
+        pass
+    found = samples(database, limit=1)
+    assert (found["airtable_quota_used",], found["airtable_quota_limit",]) == (1, 1)
+    assert found["airtable_quota_forecast",] >= 1
+    assert (found["bulk_speed", "stopped"], found["bulk_speed", "full speed"]) == (1, 0)

@@ -7,13 +7,15 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kommo_airtable_sync.core.errors import SideUnavailable
+from kommo_airtable_sync.core.quota import RESERVED, MonthlyQuota
 from kommo_airtable_sync.core.types import BULK, LIVE, Priority
 from kommo_airtable_sync.store import limiter
 from kommo_airtable_sync.store.database import Database
@@ -270,3 +272,80 @@ def test_real_processes_together_keep_to_the_limit_and_use_it(tmp_path: Path) ->
     # A second less a tenth: on a crowded machine a process may wake up late.
     assert most_in_a_second(times, 0.9) <= rate
     assert times[-1] - times[0] < 2 * (processes * calls // rate) * WINDOW_SECONDS
+
+
+# ---------------------------------------------------------------------- the month's quota
+
+
+def governed(database: Database, lane: Priority, limit: int | None = 100) -> SqlBudget:
+    return SqlBudget(database, "airtable", 5, lane, MonthlyQuota("appBase", limit))
+
+
+def call_times(budget: SqlBudget, times: int) -> None:
+    for _ in range(times):
+        call(budget)
+
+
+def test_calls_are_counted_by_calendar_month_and_base(database: Database, clock: HandClock) -> None:
+    mine = governed(database, LIVE, None)
+    call_times(mine, 3)
+    call(SqlBudget(database, "airtable", 5, LIVE, MonthlyQuota("appOther")))
+    call(SqlBudget(database, "kommo", 7))
+    march = limiter.month_so_far(database, MonthlyQuota("appBase"))
+    assert (march.month, march.used, march.limit, march.bulk) == ("2026-03", 3, None, "full speed")
+    clock.advance(30 * 86_400)
+    call(mine)
+    april = limiter.month_so_far(database, MonthlyQuota("appBase"))
+    assert (april.month, april.used, april.forecast) == ("2026-04", 1, 30)
+    assert limiter.forget_months(database, clock.now().timestamp()) == 2
+    assert limiter.month_so_far(database, MonthlyQuota("appBase")).used == 1
+
+
+def test_a_store_of_an_earlier_version_is_opened_and_counts_from_now(
+    empty_database_url: str, clock: HandClock
+) -> None:
+    database = Database(empty_database_url, clock, durable=False, server_time=False)
+    with database.write() as connection:
+        limiter.budgets.create(connection)
+    quota = MonthlyQuota("appBase", 100)
+    assert limiter.month_so_far(database, quota).used == 0
+    assert limiter.bulk_may_begin(database, quota)
+    assert limiter.forget_months(database, clock.now().timestamp()) == 0
+    call(governed(database, LIVE))
+    assert limiter.month_so_far(database, quota).used == 1
+    database.close()
+
+
+def test_bulk_is_slowed_then_stopped_while_live_goes_on(
+    database: Database, clock: HandClock
+) -> None:
+    live, bulk = governed(database, LIVE), governed(database, BULK)
+    call_times(live, 79)
+    assert bulk.bulk_may_begin()
+    call(bulk)
+    assert bulk.bulk_may_begin()  # the call that reached the share owes nothing
+    start = clock.now()
+    call_times(bulk, 2)  # a batch that has begun is not held up
+    assert elapsed(clock, start) < 2
+    assert not bulk.bulk_may_begin()
+    left = datetime(2026, 4, 1, tzinfo=timezone.utc) - start
+    clock.advance(left.total_seconds() * 2 / 15 + 2)
+    assert bulk.bulk_may_begin()
+    call_times(bulk, 13)
+    with pytest.raises(SideUnavailable) as refused:
+        call(bulk)
+    assert (refused.value.reason, refused.value.sent) == (RESERVED, False)
+    assert limiter.month_so_far(database, MonthlyQuota("appBase", 100)).bulk == "stopped"
+    before = clock.now()
+    call_times(live, 20)
+    assert elapsed(clock, before) < 5 * WINDOW_SECONDS
+    assert limiter.month_so_far(database, MonthlyQuota("appBase", 100)).used == 115
+    clock.advance(31 * 86_400)
+    assert bulk.bulk_may_begin()
+
+
+def test_a_larger_plan_frees_bulk_at_once(database: Database) -> None:
+    call_times(governed(database, LIVE), 80)
+    call_times(governed(database, BULK), 10)
+    assert not governed(database, BULK).bulk_may_begin()
+    assert governed(database, BULK, 1000).bulk_may_begin()

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from kommo_airtable_sync.core.retention import Retention
 from kommo_airtable_sync.core.types import BULK, LIVE, IncomingEvent
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.entries import Acknowledged, LedgerEntry
 from kommo_airtable_sync.store.history import History
 from kommo_airtable_sync.store.inbox import Inbox
 from kommo_airtable_sync.store.journal import Journal
+from kommo_airtable_sync.store.pruning import prune
 from kommo_airtable_sync.store.reports import Reports
 from kommo_airtable_sync.store.settling import Outcome
 from tests.conftest import HandClock
@@ -128,7 +130,15 @@ def report(database: Database) -> None:
     assert reports.retry_events(dead=True) == []
 
 
-@pytest.mark.parametrize("work", [look, claim_and_settle, journal_a_lead, ask_the_brake, report])
+def prune_daily(database: Database) -> None:
+    for ages in (Retention(settled_events=0), Retention(settled_events=1, journal=0)):
+        portions = iter([False] * 4)
+        assert sum(prune(database, ages, lambda left=portions: next(left, True)).values()) >= 100
+
+
+@pytest.mark.parametrize(
+    "work", [look, claim_and_settle, journal_a_lead, ask_the_brake, report, prune_daily]
+)
 def test_no_hot_statement_reads_a_whole_table(
     full: Database, work: Callable[[Database], None]
 ) -> None:

@@ -314,3 +314,14 @@ def test_held_fields_are_listed_those_that_wait_longest_first(
         ("lead:1", "fldA", "y"),
     ]
     assert reports.conflicts_held() == 2
+
+
+def test_dead_events_are_retried_by_what_their_error_says_in_any_case(
+    inbox: Inbox, reports: Reports
+) -> None:
+    work(inbox, Outcome("dead", error="Größe: KEIN Wert"), 1)
+    work(inbox, DEAD, 2, 3)
+    work(inbox, DONE, 4)
+    assert reports.retry_events(reason="GRÖßE: kein") == [1]
+    assert reports.retry_events([4], reason="Such STAGE") == [2, 3]
+    assert reports.inbox_counts()["dead"] == 0

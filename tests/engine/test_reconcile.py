@@ -243,7 +243,7 @@ def test_a_saved_plan_binds_what_has_changed_since_is_refused(shared: World, tmp
     assert [shown[lead] for lead in leads[1:6]] == [f"Renamed {n}" for n in range(1, 6)]
     assert shown[new] == "Unheard of"
     shared.restart(safety={"max_deletes": 1})
-    with pytest.raises(ConfigurationError, match="another sync.yaml"):
+    with pytest.raises(ConfigurationError, match="another sync"):
         read_plan(path, shared.config)
 
 

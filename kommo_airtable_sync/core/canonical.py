@@ -19,8 +19,10 @@ def normalise(value: Canonical) -> Canonical:
     Raises:
         ValueError: for a naive datetime or a number that is not finite.
     """
-    if value in ("", frozenset[str]()):
-        return None
+    if value is None or isinstance(value, str):  # most are: a comparison asks a million times
+        return value or None
+    if isinstance(value, frozenset):
+        return value or None
     if isinstance(value, datetime):
         if value.tzinfo is None:
             message = f"{value!r} has no time zone"
@@ -33,6 +35,8 @@ def normalise(value: Canonical) -> Canonical:
 
 def same(a: Canonical, b: Canonical) -> bool:
     """Whether two values mean the same. A number never equals a flag, nor a date an instant."""
+    if isinstance(a, str) and isinstance(b, str):
+        return a == b
     a, b = normalise(a), normalise(b)
     return type(a) is type(b) and a == b
 

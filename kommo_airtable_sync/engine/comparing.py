@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kommo_airtable_sync.core.canonical import same
@@ -12,7 +12,7 @@ from kommo_airtable_sync.core.mapping import LinkMapping
 from kommo_airtable_sync.core.mapping import Mapping as TableMapping
 from kommo_airtable_sync.core.reconciling import Finding, Kind, Summary, digest_of
 from kommo_airtable_sync.core.schemas import UnknownReference
-from kommo_airtable_sync.core.types import BULK, Json, key_id
+from kommo_airtable_sync.core.types import BULK, Json, key_id, key_kind
 from kommo_airtable_sync.engine import leaving
 from kommo_airtable_sync.engine.applying import changes_of, volatile_fields
 from kommo_airtable_sync.engine.batch import Batch, Plan
@@ -49,21 +49,43 @@ class Comparer:
     def compare(self, on_progress: Progress) -> None:
         """Find whatever differs; the findings are in the survey then, counted in the summary."""
         compared = 0
-        for ids in self.survey.portions(LEAD, PORTION):
-            self._keep(self._leads(ids))
-            compared += len(ids)
-            on_progress("leads compared", compared)
-        for link in self.engine.directory.mapping().links:
-            for ids in self.survey.portions(link.kind, PORTION):
-                self._keep(self._contacts(link, ids))
+        for kind in (LEAD, *(link.kind for link in self.engine.directory.mapping().links)):
+            for ids in self.survey.portions(kind, PORTION):
+                batch, found = self._look(kind, ids)
+                self.summary.in_motion += len(ids) - len(batch.claim.events)
+                self._count_changed(batch, batch.claim.events, found)
+                self._keep(found)
+                compared += len(ids)
+                on_progress("compared", compared)
         self.summary.leads, self.summary.records, self.summary.unlinked = self.survey.count(LEAD)
+
+    def look(self, kind: str, ids: Sequence[int]) -> None:
+        """Put aside those that both sides show alike, while the next page is on its way.
+
+        Whatever else may be of them, and all of which more is read, is left to `compare`.
+        """
+        both = self.survey.on_both_sides(kind, ids)
+        # Names take calls of their own, which full portions share.
+        if not both or self.engine.directory.mapping().needs_names:
+            return
+        batch, found = self._look(kind, both)
+        told = {each.key for each in found}
+        alike = [key for key in batch.claim.events if key not in told]
+        self._count_changed(batch, alike, ())
+        self.survey.settle(kind, [key_id(key) for key in alike])
+
+    def _look(self, kind: str, ids: Sequence[int]) -> tuple[Batch, list[Finding]]:
+        if kind == LEAD:
+            return self._leads(ids)
+        links = self.engine.directory.mapping().links
+        return self._contacts(next(link for link in links if link.kind == kind), ids)
 
     def _keep(self, found: Sequence[Finding]) -> None:
         for each in found:
             self.summary.add(each)
         self.survey.add_findings([(each.kind, each.to_json()) for each in found])
 
-    def _leads(self, ids: Sequence[int]) -> list[Finding]:
+    def _leads(self, ids: Sequence[int]) -> tuple[Batch, list[Finding]]:
         batch, found = self._begin(LEAD, ids, self.engine.directory.mapping())
         missing = self._tell_links(batch)
         for key in batch.open_of(LEAD):
@@ -76,11 +98,9 @@ class Comparer:
         for key in batch.open_of(LEAD):
             merge_one(self.engine, batch, key)
         self.schemas_read = batch.schemas_read
-        found += self._findings(batch, batch.known, missing)
-        self._count_unannounced(batch, found)
-        return found
+        return batch, found + self._findings(batch, batch.known, missing)
 
-    def _contacts(self, link: LinkMapping, ids: Sequence[int]) -> list[Finding]:
+    def _contacts(self, link: LinkMapping, ids: Sequence[int]) -> tuple[Batch, list[Finding]]:
         batch, found = self._begin(link.kind, ids, link.mapping)
         before = dict(batch.known)
         for key in batch.open_of(link.kind):
@@ -90,7 +110,7 @@ class Comparer:
                 plan_linked(self.engine, batch, link, key, batch.leads[key])
             except (LeadFailed, UnknownReference) as failed:
                 found.append(Finding(key, "refused", reason=str(failed)))
-        return found + self._findings(batch, before, {})
+        return batch, found + self._findings(batch, before, {})
 
     def _begin(
         self, kind: str, ids: Sequence[int], table: TableMapping
@@ -98,7 +118,6 @@ class Comparer:
         """What was read of these, as a batch that nobody claimed and nothing is written for."""
         keys = [f"{kind}:{each}" for each in ids]
         moving = in_motion(self.engine.database, keys, self.began)
-        self.summary.in_motion += len(moving)
         keys = [key for key in keys if key not in moving]
         batch = Batch(Claim(0, BULK, {key: () for key in keys}), run_id="")
         batch.schemas_read = self.schemas_read
@@ -171,13 +190,15 @@ class Comparer:
                 found.append(Finding(key, "refused", reason=outcome.error or ""))
         return found
 
-    def _count_unannounced(self, batch: Batch, found: Sequence[Finding]) -> None:
+    def _count_changed(self, batch: Batch, keys: Iterable[str], found: Sequence[Finding]) -> None:
         """Changes in Kommo since the last comparison, and those that no webhook told of."""
         if self.previous is None:
             return
         own = self.engine.directory.mapping().own_user_id
         drifted = {each.key for each in found if any(c.side == "airtable" for c in each.changes)}
-        for key in batch.claim.events:
+        for key in keys:
+            if key_kind(key) != LEAD:
+                continue
             at = updated_at(batch.leads[key]) if key in batch.leads else None
             if at is None or at < self.previous or batch.leads[key].get("updated_by") == own:
                 continue

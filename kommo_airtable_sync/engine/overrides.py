@@ -96,7 +96,7 @@ def give_back(
 ) -> Decision | None:
     """Journal an edit that we overwrote unseen; what follows of it, if the field's rule says so."""
     agreed = subject.entry.fields.get(each.id)
-    if agreed is None or airtable is MISSING:
+    if agreed is None or airtable is MISSING or not subject.events:
         return None
     stands = agreed.airtable if isinstance(airtable, Absent) else airtable
     told = [

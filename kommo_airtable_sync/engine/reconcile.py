@@ -91,14 +91,13 @@ def compare_sides(
     """
     began, calls = database_now(engine.database), engine.calls
     summary = Summary()
+    previous = (last_report(engine.database) or {}).get("began_at")
+    comparer = Comparer(engine, survey, summary, began, previous)
     if since is None:
-        read_all(engine, survey, on_progress)
+        read_all(engine, survey, on_progress, comparer.look)
     else:
         read_changed(engine, survey, since, on_progress)
-    previous = last_report(engine.database)
-    Comparer(
-        engine, survey, summary, began, previous.get("began_at") if previous else None
-    ).compare(on_progress)
+    comparer.compare(on_progress)
     made = (now - before for now, before in zip(engine.calls, calls, strict=True))
     summary.calls = dict(zip(("kommo", "airtable"), made, strict=True))
     return Comparison(

@@ -112,7 +112,10 @@ def agreed_so_far(subject: Subject) -> dict[str, AgreedField]:
     """
     if _is_untouched(subject):
         return dict(subject.entry.fields)
-    return {name: replace(each, expected=False) for name, each in subject.entry.fields.items()}
+    return {
+        name: replace(each, expected=False) if each.expected else each
+        for name, each in subject.entry.fields.items()
+    }
 
 
 def _may_be_made_blank(subject: Subject, each: FieldMapping) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,6 +25,8 @@ IDS_PER_READ = 250
 Page = list[dict[str, Any]]
 Progress = Callable[[str, int], None]
 """Told what is being read or compared, and how much of it is done."""
+Look = Callable[[str, Sequence[int]], None]
+"""Told of which entities of a kind something was just read, while the next page is under way."""
 
 
 @dataclass
@@ -32,9 +34,10 @@ class _Listing:
     """Pages of one list, begun anew when the API loses its place."""
 
     side: Side
+    kind: str
     name: str
     begin: Callable[[], Iterator[Page]]
-    keep: Callable[[Page], None]
+    keep: Callable[[Page], list[int]]
     forget: Callable[[], None]
     simpler: Callable[[], Iterator[Page]] | None = None
     pages: Iterator[Page] = field(default_factory=lambda: iter(()))
@@ -47,11 +50,11 @@ class _Listing:
         self.tries += 1
 
 
-def read_all(engine: Engine, survey: Survey, on_progress: Progress) -> None:
+def read_all(engine: Engine, survey: Survey, on_progress: Progress, look: Look) -> None:
     """Every lead and every record, and the contacts and companies that the ledger knows.
 
     Each side is read at the speed of its own limit; a side that fails is waited for and read from
-    the start, some times over.
+    the start, some times over. Between the calls there is time to ``look`` at what was read.
 
     Raises:
         SideUnavailable, ConfigurationError: a side cannot be read. Nothing follows from a list
@@ -65,7 +68,7 @@ def read_all(engine: Engine, survey: Survey, on_progress: Progress) -> None:
     kommo += [_contacts(engine, survey, link.kind) for link in mapping.links]
     airtable = [_records(engine, survey, LEAD, mapping)]
     airtable += [_records(engine, survey, link.kind, link.mapping) for link in mapping.links]
-    _run(engine, [kommo, airtable], on_progress)
+    _run(engine, [kommo, airtable], on_progress, look)
 
 
 def read_changed(engine: Engine, survey: Survey, since: datetime, on_progress: Progress) -> None:
@@ -85,6 +88,7 @@ def read_changed(engine: Engine, survey: Survey, since: datetime, on_progress: P
             [_records(engine, survey, LEAD, mapping, since)],
         ],
         on_progress,
+        lambda _kind, _ids: None,
     )
     for ids in survey.portions(LEAD, 50):
         known = engine.journal.load([f"{LEAD}:{each}" for each in ids])
@@ -105,8 +109,12 @@ def _leads(
     def begin() -> Iterator[Page]:
         return engine.kommo.lead_pages(updated_from=since, with_=wanted_embeds(mapping))
 
+    def keep(page: Page) -> list[int]:
+        survey.add_entities(LEAD, page)
+        return [int(each["id"]) for each in page]
+
     # What was read stays: a lead that comes again replaces itself.
-    return _Listing("kommo", "leads", begin, lambda page: survey.add_entities(LEAD, page), _nothing)
+    return _Listing("kommo", LEAD, "leads", begin, keep, _nothing)
 
 
 def _contacts(engine: Engine, survey: Survey, kind: LinkKind) -> _Listing:
@@ -118,10 +126,11 @@ def _contacts(engine: Engine, survey: Survey, kind: LinkKind) -> _Listing:
         parts = [ids[start : start + IDS_PER_READ] for start in range(0, len(ids), IDS_PER_READ)]
         return (list(read(some).values()) for some in parts)
 
-    def keep(page: Page) -> None:
+    def keep(page: Page) -> list[int]:
         survey.add_entities(kind, page)
+        return [int(each["id"]) for each in page]
 
-    return _Listing("kommo", ENTITIES[kind], begin, keep, _nothing)
+    return _Listing("kommo", kind, ENTITIES[kind], begin, keep, _nothing)
 
 
 def _records(
@@ -143,14 +152,16 @@ def _records(
             return everything()
         return engine.airtable.changed_record_pages(table.table_id, fields, modified, since)
 
-    def keep(page: Page) -> None:
-        survey.add_records(kind, _numbered(page, table))
+    def keep(page: Page) -> list[int]:
+        numbered = _numbered(page, table)
+        survey.add_records(kind, numbered)
+        return [number for _, number in numbered if number is not None]
 
     def forget() -> None:
         survey.forget_records(kind)
 
     name = f"records of {table.table_name}"
-    return _Listing("airtable", name, begin, keep, forget, simpler=everything)
+    return _Listing("airtable", kind, name, begin, keep, forget, simpler=everything)
 
 
 def _numbered(
@@ -163,7 +174,7 @@ def _nothing() -> None:
     """Nothing has to be forgotten."""
 
 
-def _run(engine: Engine, lists: list[list[_Listing]], on_progress: Progress) -> None:
+def _run(engine: Engine, lists: list[list[_Listing]], on_progress: Progress, look: Look) -> None:
     """Each list of listings one after another, the lists side by side; SQL on this thread only."""
     waiting: dict[Future[Page | None], tuple[_Listing, list[_Listing]]] = {}
 
@@ -185,10 +196,11 @@ def _run(engine: Engine, lists: list[list[_Listing]], on_progress: Progress) -> 
                 if page is None:
                     begin(rest)
                     continue
-                listing.keep(page)
+                ask(listing, rest)
+                ids = listing.keep(page)
                 listing.count += len(page)
                 on_progress(listing.name, listing.count)
-                ask(listing, rest)
+                look(listing.kind, ids)
     finally:
         # A call left behind would outlive its survey.
         wait(waiting)

@@ -265,6 +265,7 @@ class Reports:
         for some in leases.in_portions(keys):
             chosen = sa.and_(events.c.state == "dead", events.c.key.in_(some))
             self._revive(chosen, {"attempts": 0})
+
     def _dead_of(self, reason: str) -> list[int]:
         found = sa.select(events.c.id, events.c.error).where(events.c.state == "dead")
         with self._database.read() as connection:

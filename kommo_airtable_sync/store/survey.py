@@ -97,14 +97,32 @@ class Survey:
             _upsert(connection, wanted, [{"kind": kind, "id": number} for number in numbers])
 
     def forget_records(self, kind: str) -> None:
-        """The listing begins again."""
+        """The listing begins again, so whatever was compared with a record is wanted again."""
+        shown = sa.select(entities.c.kind, entities.c.id).where(entities.c.kind == kind)
+        again = sqlite.insert(wanted).from_select(["kind", "id"], shown.where(sa.true()))
         with self._database.write() as connection:
             connection.execute(sa.delete(records).where(records.c.kind == kind))
+            connection.execute(again.on_conflict_do_nothing())
 
     def want(self, kind: str, ids: Iterable[int]) -> None:
         """Compare these too."""
         with self._database.write() as connection:
             _upsert(connection, wanted, [{"kind": kind, "id": each} for each in ids])
+
+    def settle(self, kind: str, ids: Sequence[int]) -> None:
+        """These are compared, unless more is read of them."""
+        with self._database.write() as connection:
+            chosen = (wanted.c.kind == kind, wanted.c.id.in_(ids))
+            connection.execute(sa.delete(wanted).where(*chosen))
+
+    def on_both_sides(self, kind: str, ids: Sequence[int]) -> list[int]:
+        """Those of these that Kommo shows, and of which a record was read."""
+        recorded = sa.exists().where(records.c.kind == kind, records.c.number == entities.c.id)
+        chosen = (entities.c.kind == kind, entities.c.id.in_(ids))
+        with self._database.read() as connection:
+            return list(
+                connection.execute(sa.select(entities.c.id).where(*chosen, recorded)).scalars()
+            )
 
     def portions(self, kind: str, size: int) -> Iterator[list[int]]:
         """The ids of all that is wanted, in order, so many at a time."""

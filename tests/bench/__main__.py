@@ -1,6 +1,7 @@
-"""``python -m tests.bench [ack|burst|outage|echo|latency ...]``: a table, and JSON in .bench/.
+"""``python -m tests.bench [ack|burst|outage|echo|latency|reconcile ...]``: a table, and JSON in .bench/.
 
 ``latency --direction reverse`` is from Airtable to Kommo; ``--patterns sparse,steady,pairs``.
+``reconcile --sizes`` as JSON: leads and drifts of its parts (tests/bench/reconcile.py).
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import ack, burst, echo, latency, outage
+from tests.bench import ack, burst, echo, latency, outage, reconcile
 
-PARTS = ("ack", "burst", "outage", "echo", "latency")
+PARTS = ("ack", "burst", "outage", "echo", "latency", "reconcile")
 
 
 def main() -> None:
@@ -26,25 +27,29 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=list(PARTS), choices=[*PARTS, []])
     parser.add_argument("--patterns", default=",".join(latency.PATTERNS))
     parser.add_argument("--direction", default="forward", choices=latency.DIRECTIONS)
+    parser.add_argument("--sizes", type=json.loads, default=reconcile.SIZES)
     arguments = parser.parse_args()
     folder = Path(".bench").resolve()
     shutil.rmtree(folder / "work", ignore_errors=True)
     work = folder / "work"
     work.mkdir(parents=True)
     patterns, direction = arguments.patterns.split(","), arguments.direction
-    runs: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    runs: dict[str, Callable[[], list[dict[str, Any]] | dict[str, list[dict[str, Any]]]]] = {
         "ack": lambda: [ack.run(work)],
         "burst": lambda: burst.run(work),
         "outage": lambda: [outage.run(work)],
         "echo": lambda: [echo.run(work)],
         "latency": lambda: latency.run(work, patterns, direction),
+        "reconcile": lambda: reconcile.run(work, arguments.sizes),
     }
     for part in arguments.parts:
-        rows = runs[part]()
-        (folder / f"{part}.json").write_text(json.dumps(rows, indent=2))
-        show(part, rows)
+        made = runs[part]()
+        (folder / f"{part}.json").write_text(json.dumps(made, indent=2))
+        tables = made if isinstance(made, dict) else {part: made}
         if part == "latency" and direction == "forward":
-            show("ratio: stock path / warm path", ratios(rows))
+            tables["ratio: stock path / warm path"] = ratios(tables[part])
+        for title, rows in tables.items():
+            show(title, rows)
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

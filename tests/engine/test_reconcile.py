@@ -37,7 +37,9 @@ def compared(world: World, folder: Path, **options: Any) -> Iterator[Comparison]
     survey = Survey(folder / "survey.db", world.clock)
     engine = world.new_engine(BULK)
     try:
-        yield compare_sides(engine, survey, options.get("since"), _silent)
+        yield compare_sides(
+            engine, survey, options.get("since"), options.get("on_progress", _silent)
+        )
     finally:
         survey.close()
 
@@ -150,6 +152,23 @@ def test_drift_of_every_kind_is_found_exactly_and_mended(shared: World, tmp_path
     settle(shared)
     assert kinds(shared, tmp_path) == {"orphan": 1, "duplicate": 1, "key_changed": 1}
     assert shared.calls("airtable", method="PATCH") + shared.calls("kommo", method="PATCH") > before
+
+
+def test_leads_in_step_are_compared_while_they_are_read_and_a_later_copy_is_still_found(
+    shared: World, tmp_path: Path
+):
+    leads = loaded(shared, tmp_path, 120)
+    told: dict[str, int] = {}
+    with compared(shared, tmp_path, on_progress=told.__setitem__) as comparison:
+        assert not +comparison.summary.kinds
+    assert told["leads"] == 120
+    assert "compared" not in told  # nothing was left for afterwards
+    shared.add_record(Kommo_Deal_ID=leads[0], Deal_Name="a copy")  # on the second page
+    deafen(shared)
+    with compared(shared, tmp_path, on_progress=told.__setitem__) as comparison:
+        assert [each["key"] for each in comparison.survey.found()] == [f"lead:{leads[0]}"]
+        assert comparison.summary.kinds == {"duplicate": 1}
+    assert told["compared"] == 1
 
 
 def test_a_comparison_writes_nothing_and_moves_nothing(shared: World, tmp_path: Path):

@@ -4,6 +4,7 @@ JSON in and out, no token, no limits: a tool for the same machine.
 
     GET            /_control/records?table=      all records, fields by name
     POST           /_control/records?table=      {"fields": {..}, "typecast"?} -> record
+                                                 {"records": [..any number]} -> records, as the API
     PATCH, DELETE  /_control/records/{id}        the same, as a person (?source=client)
     POST           /_control/fields?table=       {"name", "type", "options"?}
     PATCH, DELETE  /_control/fields/{name|id}?table=   {"name"?, "type"?, "options"?}
@@ -51,7 +52,7 @@ from kommo_airtable_sync.sandbox.airtable.schema_edits import (
     set_options,
 )
 from kommo_airtable_sync.sandbox.airtable.state import PERSON, State, Token
-from kommo_airtable_sync.sandbox.airtable.writing import write_records
+from kommo_airtable_sync.sandbox.airtable.writing import BATCH, write_records
 from kommo_airtable_sync.sandbox.faults import Fault
 
 Json = Any
@@ -116,6 +117,15 @@ def _edit(
         case "GET", ["records"]:
             records = table.records.values()
             return {"records": [show_record(state, table, each, {}) for each in records]}
+        case "POST", ["records"] if "records" in given:
+            rows = list[Json](given["records"])
+            parts_of_ten = (rows[at : at + BATCH] for at in range(0, len(rows), BATCH))
+            written = (
+                write_records(state, table, {**given, "records": some}, actor, creates=True)
+                for some in parts_of_ten
+            )
+            shown = [show_record(state, table, r, given) for w in written for r in w.records]
+            return {"records": shown}
         case "POST" | "PATCH", ["records", *ids] if len(ids) == (method == "PATCH"):
             row = {"fields": given.get("fields"), **({"id": ids[0]} if ids else {})}
             body = {"records": [row], "typecast": given.get("typecast")}

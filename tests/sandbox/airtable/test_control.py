@@ -23,6 +23,13 @@ def test_a_person_creates_edits_and_deletes_records(api: Caller) -> None:
     ]
 
 
+def test_any_number_of_records_is_put_in_place_at_once(api: Caller) -> None:
+    rows = [{"fields": {"Kommo Deal ID": n}} for n in range(1, 24)]
+    _, made = api.control("POST", "records", {"records": rows}, DEALS)
+    assert [each["fields"]["Kommo Deal ID"] for each in made["records"]] == list(range(1, 24))
+    assert len(writes(api)) == 23
+
+
 def test_writes_tell_record_key_old_and_new_source_and_time(api: Caller) -> None:
     record = api.create(Kommo_Deal_ID=7, Seats=1)
     api.clock.sleep(1.5)

@@ -6,11 +6,11 @@ import dagster as dg
 import pytest
 
 from kommo_airtable_sync.core.types import BULK, LIVE
-from kommo_airtable_sync.definitions import defs
 from kommo_airtable_sync.defs.running import Attendance, another_run_waits
 from kommo_airtable_sync.engine.context import STALE_SECONDS
 from kommo_airtable_sync.store.database import Database
 from tests.conftest import HandClock
+from tests.defs.loaded import repository
 from tests.simulated import World
 from tests.stack import wait_until
 
@@ -21,7 +21,7 @@ def world(database: Database, clock: HandClock) -> World:
 
 
 def create_run(instance: dg.DagsterInstance, **tags: str) -> str:
-    job = defs().get_repository_def().get_job("sync_changes")
+    job = repository().get_job("sync_changes")
     status = dg.DagsterRunStatus.STARTING
     return instance.create_run_for_job(job, status=status, tags=tags).run_id
 

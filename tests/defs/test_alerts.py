@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import pytest
 
 from kommo_airtable_sync.assembly import SystemClock
 from kommo_airtable_sync.core.types import LIVE, IncomingEvent
-from kommo_airtable_sync.definitions import defs
 from kommo_airtable_sync.defs import alerts
 from kommo_airtable_sync.defs.alerts import failure_alerts, look, tell
 from kommo_airtable_sync.engine.claim import claim_batch
@@ -22,6 +22,7 @@ from kommo_airtable_sync.store.reports import Reports
 from kommo_airtable_sync.store.runners import Runners
 from kommo_airtable_sync.store.settling import Outcome
 from tests.conftest import HandClock
+from tests.defs.loaded import repository
 from tests.kommo.loopback import Loopback, Reply, refused_url
 from tests.simulated import KOMMO_OWNED, World
 
@@ -29,10 +30,12 @@ SECRET = "/services/T000/a-secret-path"
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+def store(
+    tmp_path: Path, sqlite_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Database]:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    shutil.copy(sqlite_template, tmp_path / "sync.db")
     database = Database(f"sqlite:///{tmp_path / 'sync.db'}", SystemClock())
-    database.migrate()
     yield database
     database.close()
 
@@ -53,7 +56,7 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
 
 def tick(instance: dg.DagsterInstance) -> str:
     context = dg.build_sensor_context(
-        instance=instance, repository_def=defs().get_repository_def(), sensor_name="failure_alerts"
+        instance=instance, repository_def=repository(), sensor_name="failure_alerts"
     )
     result = failure_alerts(context)
     assert isinstance(result, dg.SkipReason)
@@ -74,7 +77,7 @@ def let_die(store: Database, key: str) -> None:
 
 
 def fail_run(instance: dg.DagsterInstance) -> str:
-    job = defs().get_repository_def().get_job("sync_changes")
+    job = repository().get_job("sync_changes")
     run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
     instance.report_run_failed(run, "The process of this run is gone.")
     return run.run_id

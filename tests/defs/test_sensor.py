@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from dagster._core.events.log import EventLogEntry
 from kommo_airtable_sync.assembly import SystemClock, open_limiter
 from kommo_airtable_sync.core.registration import REFRESH_SECONDS, AirtableWebhook
 from kommo_airtable_sync.core.types import BULK, LIVE, IncomingEvent, Priority
-from kommo_airtable_sync.definitions import defs
 from kommo_airtable_sync.defs import sensors
 from kommo_airtable_sync.defs.sensors import sweep, webhook_sensor
 from kommo_airtable_sync.settings import load_settings
@@ -24,21 +24,24 @@ from kommo_airtable_sync.store.inbox import Inbox
 from kommo_airtable_sync.store.limiter import SqlBudget
 from kommo_airtable_sync.store.reports import Reports
 from kommo_airtable_sync.store.runners import Runners
+from tests.defs.loaded import repository
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+def store(
+    tmp_path: Path, sqlite_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Database]:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    shutil.copy(sqlite_template, tmp_path / "sync.db")
     monkeypatch.setattr(sensors, "TICK_SECONDS", 0.15)
     database = Database(f"sqlite:///{tmp_path / 'sync.db'}", SystemClock())
-    database.migrate()
     yield database
     database.close()
 
 
 def tick(instance: dg.DagsterInstance) -> list[dg.RunRequest] | str:
     context = dg.build_sensor_context(
-        instance=instance, repository_def=defs().get_repository_def(), sensor_name="webhook_sensor"
+        instance=instance, repository_def=repository(), sensor_name="webhook_sensor"
     )
     result = webhook_sensor(context)
     if isinstance(result, dg.SkipReason):
@@ -117,7 +120,7 @@ def test_a_run_whose_heart_has_stopped_is_failed_and_its_leads_come_back(
 ) -> None:
     make_due(store)
     inbox, runners = Inbox(store), Runners(store)
-    job = defs().get_repository_def().get_job("sync_changes")
+    job = repository().get_job("sync_changes")
     with dg.DagsterInstance.ephemeral() as instance:
         run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
         runners.beat(run.run_id, LIVE, "host", 1, "running")

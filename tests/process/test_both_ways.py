@@ -1,7 +1,4 @@
-"""People edit both sides at once, with real processes on either SQL store.
-
-Every hook is held for a second, so that both edits stand before the product hears of either.
-"""
+"""People edit both sides at once, with real processes on either SQL store."""
 
 from __future__ import annotations
 
@@ -40,8 +37,6 @@ def started(stack: Stack) -> Iterator[Stack]:
     with stack:
         stack.start(leads=LOADED)
         assert stack.cli("reconcile").returncode == 0
-        stack.control("kommo", "PATCH", "settings", {"hook_late": 1.0, "hook_late_seconds": 1.0})
-        stack.control("airtable", "PATCH", "settings", {"automation_seconds": 1.0})
         yield stack
 
 
@@ -54,7 +49,8 @@ def new_deal(stack: Stack, **attributes: Any) -> int:
 
 
 def edit_both(stack: Stack, lead: int, kommo: dict[str, Any], airtable: dict[str, Any]) -> None:
-    """Two people press Enter at the same time."""
+    """Two people press Enter at the same time: both edits stand before the product hears of any."""
+    hold_hooks(stack, 1.0)
     with ThreadPoolExecutor(2) as pool:
         list(
             pool.map(
@@ -65,6 +61,14 @@ def edit_both(stack: Stack, lead: int, kommo: dict[str, Any], airtable: dict[str
                 ),
             )
         )
+    hold_hooks(stack, 0.0)
+
+
+def hold_hooks(stack: Stack, seconds: float) -> None:
+    """Let what is edited from now on be told so much later."""
+    late = {"hook_late": float(seconds > 0), "hook_late_seconds": seconds}
+    stack.control("kommo", "PATCH", "settings", late)
+    stack.control("airtable", "PATCH", "settings", {"automation_seconds": seconds})
 
 
 def test_the_load_and_a_new_deal_arrive(stack: Stack) -> None:

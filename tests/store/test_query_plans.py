@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,16 +21,49 @@ from kommo_airtable_sync.store.journal import Journal
 from kommo_airtable_sync.store.pruning import prune
 from kommo_airtable_sync.store.reports import Reports
 from kommo_airtable_sync.store.settling import Outcome
-from tests.conftest import HandClock
+from tests.conftest import ENGINES, HandClock, postgres_database
 
 DONE_EVENTS, DUE_KEYS = 100_000, 10_000
 NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
 
 
+@pytest.fixture(scope="module", params=ENGINES)
+def template(
+    request: pytest.FixtureRequest, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The URL of a full database that tests copy."""
+    if request.param == "sqlite":
+        path = tmp_path_factory.mktemp("full") / "full.db"
+        shutil.copy(sqlite_template, path)
+        fill(url := f"sqlite:///{path}")
+        yield url
+        return
+    admin, migrated = map(request.getfixturevalue, ("postgres_url", "postgres_template"))
+    for url in postgres_database(admin, migrated):
+        fill(url)
+        yield url
+
+
 @pytest.fixture
-def full(database: Database, clock: HandClock) -> Database:
+def full(
+    template: str, request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock
+) -> Iterator[Database]:
+    """A copy of the full database."""
+    name = str(sa.make_url(template).database)
+    if template.startswith("sqlite"):
+        urls = iter([f"sqlite:///{shutil.copy(name, tmp_path)}"])
+    else:
+        urls = postgres_database(request.getfixturevalue("postgres_url"), name)
+    for url in urls:
+        database = Database(url, clock, durable=False, server_time=False)
+        yield database
+        database.close()
+
+
+def fill(url: str) -> None:
     """100,000 done events, 10,000 keys of an initial load that are due, 20,000 leads known."""
-    now = clock.now().timestamp()
+    database = Database(url, HandClock(), durable=False)
+    now = database.clock.now().timestamp()
     event = "INSERT INTO events (key, source, kind, state, priority, received_at, settled_at) "
     fills = (
         f"{event} {NUMBERS.format(count=DONE_EVENTS)} "
@@ -57,7 +92,7 @@ def full(database: Database, clock: HandClock) -> Database:
     if not database.is_sqlite:
         with database.write() as connection:
             connection.exec_driver_sql("ANALYZE")
-    return database
+    database.close()
 
 
 @contextmanager

@@ -139,14 +139,10 @@ def _comparison(
 @contextmanager
 def _progress() -> Generator[Progress]:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeRemainingColumn(),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         yield progress
 
@@ -235,7 +231,7 @@ def _print_summary(compared: Comparison) -> None:
         ("being synced just now", summary.in_motion),
         ("records without key", summary.unlinked),
     ]
-    rows += [(f"API calls {what}", _calls(calls)) for what, calls in cost.items()]
+    rows += [(f"API calls {what.replace('_', ' ')}", _calls(calls)) for what, calls in cost.items()]
     print_table("Comparison", ("what", "how many"), [row for row in rows if row[1]])
 
 

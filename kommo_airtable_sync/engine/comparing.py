@@ -48,10 +48,11 @@ class Comparer:
 
     def compare(self, on_progress: Progress) -> None:
         """Find whatever differs; the findings are in the survey then, counted in the summary."""
-        self.engine.directory.mapping()
+        compared = 0
         for ids in self.survey.portions(LEAD, PORTION):
             self._keep(self._leads(ids))
-            on_progress("compared", len(ids))
+            compared += len(ids)
+            on_progress("leads compared", compared)
         for link in self.engine.directory.mapping().links:
             for ids in self.survey.portions(link.kind, PORTION):
                 self._keep(self._contacts(link, ids))

@@ -40,6 +40,8 @@ from kommo_airtable_sync.store.database import Connection, Database, instant
 
 MARGIN_SECONDS = 0.08
 WINDOW_SECONDS = 1.0 + MARGIN_SECONDS
+# When a bulk call that was refused for the month's sake may ask again: not in a moment.
+RESERVED_SECONDS = 3600.0
 CREATION_LOCK = 0x6B61_6C6D  # any fixed number; PostgreSQL advisory lock
 
 _metadata = sa.MetaData()
@@ -289,7 +291,9 @@ def _count(
         pace = bulk_pace(used, quota.limit, instant(bulk_at))
         if pace.speed == "stopped":
             detail = f"{used} of this month's {quota.limit} calls are made, the rest is for events"
-            raise SideUnavailable("airtable", RESERVED, detail, sent=False)
+            raise SideUnavailable(
+                "airtable", RESERVED, detail, retry_after_seconds=RESERVED_SECONDS, sent=False
+            )
         bulk_at += pace.seconds_between
     insert = (sqlite.insert if database.is_sqlite else postgresql.insert)(quota_months)
     changed = {"calls": quota_months.c.calls + 1} | ({"bulk_at": bulk_at} if bulk_at else {})

@@ -24,7 +24,7 @@ EVERYTHING = {"max_records_changed": 100_000, "max_deletes": 20}
 
 def counted(world: World, name: str) -> dict[str, float]:
     """A counter of /metrics by its side."""
-    text = metrics_text(world.database, world.limiter).decode()
+    text = metrics_text(world.database, world.limiter, world.quota).decode()
     return {
         sample.labels["side"]: sample.value
         for family in text_string_to_metric_families(text)

@@ -78,7 +78,7 @@ def test_an_overwritten_edit_is_journalled_counted_and_follows_the_rule(
     edit_unseen(world, lead, Deal_Name="Theirs")
     assert (world.record(lead)["Deal Name"], world.lead(lead)["name"]) == (stands, stands)
     assert notes(world) == [("Theirs", "Kommo's")]
-    text = metrics_text(world.database, world.limiter).decode()
+    text = metrics_text(world.database, world.limiter, world.quota).decode()
     assert 'kommo_airtable_sync_overwritten_total{side="airtable"} 1.0' in text
     world.assert_in_step([lead])
 

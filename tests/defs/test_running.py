@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import dagster as dg
 import pytest
 
 from kommo_airtable_sync.core.types import BULK, LIVE
+from kommo_airtable_sync.defs.lanes import lane_of
 from kommo_airtable_sync.defs.running import Attendance, another_run_waits
-from kommo_airtable_sync.engine.context import STALE_SECONDS
+from kommo_airtable_sync.engine.context import STALE_SECONDS, Engine
 from kommo_airtable_sync.store.database import Database
 from tests.conftest import HandClock
 from tests.defs.loaded import repository
@@ -57,6 +60,46 @@ def test_a_standby_takes_over_when_the_first_falls_silent(world: World) -> None:
     second.end()
 
 
+class Meanwhile:
+    """A clock: while somebody sleeps, another run is at work, until it has ended."""
+
+    def __init__(self, world: World, engine: Engine) -> None:
+        self._clock, self._engine = world.clock, engine
+        self._ends_at = world.clock.now() + timedelta(seconds=10)
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    def sleep(self, seconds: float) -> None:
+        self._clock.advance(seconds)
+        runners = self._engine.runners
+        if self.now() < self._ends_at:
+            runners.beat("first", self._engine.lane, "host", 1, "running")
+        else:
+            runners.leave("first")
+
+
+@pytest.mark.parametrize("sql_engine", ["sqlite"])
+def test_bulk_runs_queue_for_their_lane_and_live_ones_do_not(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kommo_airtable_sync.defs.running.STANDBY_SECONDS_MAX", 5.0)
+    for lane, waits in ((BULK, True), (LIVE, False)):
+        engine = world.new_engine(lane)
+        engine.runners.beat("first", lane, "host", 1, "standby")
+        assert engine.runners.become_runner("first", lane, STALE_SECONDS)
+        engine.clock = Meanwhile(world, engine)
+        second = Attendance("second")
+        if waits:
+            second.begin(engine)
+            states = {runner.run_id: runner.state for runner in engine.runners.all()}
+            assert states == {"second": "running"}
+        else:
+            with pytest.raises(dg.Failure, match="Another run keeps this lane"):
+                second.begin(engine)
+        second.end()
+
+
 def test_a_run_that_was_replaced_while_it_was_silent_learns_of_it(world: World) -> None:
     engine = world.new_engine(LIVE)
     first = Attendance("first")
@@ -81,3 +124,15 @@ def test_a_run_that_ends_gives_its_leads_back_and_retires(world: World) -> None:
     assert engine.inbox.due_lanes() == frozenset()
     world.clock.advance(10.0)
     assert engine.inbox.due_lanes() == {LIVE}
+
+
+def test_what_the_ui_launches_without_a_job_of_ours_belongs_to_the_bulk_lane() -> None:
+    def run(*assets: str, **tags: str) -> dg.DagsterRun:
+        selection = frozenset(dg.AssetKey(each) for each in assets)
+        return dg.DagsterRun("__ASSET_JOB", asset_selection=selection or None, tags=tags)
+
+    assert lane_of(run("lead_backfill")) == "bulk"
+    assert lane_of(run("reconciliation")) == "bulk"
+    assert lane_of(run("airtable_deals")) == "live"
+    assert lane_of(run()) == "live"
+    assert lane_of(run(**{"sync/lane": "bulk"})) == "bulk"

@@ -137,7 +137,7 @@ def test_a_run_whose_heart_has_stopped_is_failed_and_its_leads_come_back(
 def started(instance: dg.DagsterInstance, job: str, **details: Any) -> str:
     """A run that Dagster believes to be going on since long ago."""
     run = instance.create_run_for_job(
-        defs().get_repository_def().get_job(job), status=dg.DagsterRunStatus.STARTING, **details
+        repository().get_job(job), status=dg.DagsterRunStatus.STARTING, **details
     )
     at = SystemClock().now().timestamp() - 2 * sensors.UNHEARD_SECONDS
     event = dg.DagsterEvent("PIPELINE_START", job)
@@ -174,7 +174,7 @@ def test_a_gap_is_looked_through_by_one_run_and_then_forgotten(
     monkeypatch.setattr(sensors, "BULK_SECONDS_MIN", 0.05)
     gaps = Gaps(store)
     gaps.note(1_772_452_800.0)
-    job = defs().get_repository_def().get_job("reconcile")
+    job = repository().get_job("reconcile")
     with dg.DagsterInstance.ephemeral() as instance:
         # Asked for until it is launched: the daemon may die between the two.
         (first,), (second,) = tick(instance), tick(instance)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import yaml
 
 from kommo_airtable_sync.core.copies import Group
 from kommo_airtable_sync.core.types import BULK, IncomingEvent
@@ -284,8 +283,7 @@ def test_after_a_crash_the_next_run_removes_it_or_finds_it_gone(
 def test_copies_of_clients_are_found_and_removed_in_their_own_table(
     new_world: Callable[..., World],
 ):
-    example = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
-    world = new_world(**{name: example[name] for name in ("fields", "airtable", "links")})
+    world = new_world(**{name: EXAMPLE[name] for name in ("fields", "airtable", "links")})
     for lead in world._in_kommo("POST", "seed", {"count": 4})["ids"]:
         world.hint(lead)
     settle(world)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from kommo_airtable_sync.core.errors import ConfigurationError, SideUnavailable
 from kommo_airtable_sync.core.types import BULK
@@ -21,8 +20,7 @@ from kommo_airtable_sync.engine.reconcile import (
     remember,
 )
 from kommo_airtable_sync.store.survey import Survey
-from tests.simulated import EXAMPLE as EXAMPLE_FILE
-from tests.simulated import World
+from tests.simulated import EXAMPLE, World
 from tests.two_way import custom, settle
 
 pytestmark = pytest.mark.parametrize("sql_engine", ["sqlite"])
@@ -66,9 +64,6 @@ def test_an_empty_table_is_loaded_and_then_nothing_differs(world: World, tmp_pat
     assert reconcile(world, tmp_path) == {"create": 300}
     world.assert_in_step(leads)
     assert kinds(world, tmp_path) == {}
-
-
-EXAMPLE = yaml.safe_load(EXAMPLE_FILE.read_text(encoding="utf-8"))
 
 
 @pytest.fixture

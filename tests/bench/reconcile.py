@@ -131,6 +131,7 @@ def drifts(folder: Path, leads: int, planted: int) -> dict[str, Any]:
         expected = plant(stack, planted)
         limits(stack, REAL)
         found = plan(stack)
+        print(found.row(), flush=True)
         product = stack.spawn("up", "up")
         stack.wait_ready()
         began = time.monotonic()

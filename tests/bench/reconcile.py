@@ -11,14 +11,16 @@ import random
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kommo_airtable_sync.sandbox.observe import agreement, quantiles, see
+from kommo_airtable_sync.sandbox.observe import Seen, agreement, quantiles, see
+from kommo_airtable_sync.sandbox.stand_ins import StandIns
 from kommo_airtable_sync.store.limiter import WINDOW_SECONDS
 from tests.bench.accounts import FAST, REAL, fill, limits
+from tests.bench.drift import plant
 from tests.bench.echo import calls
 from tests.simulated import config_text
 from tests.stack import Stack, wait_until
@@ -31,6 +33,7 @@ SIZES: dict[str, list[int]] = {
 PER_SECOND = {"kommo": 7, "airtable": 5}
 FOR_PEOPLE = {"orphan", "duplicate", "key_changed"}
 EDIT_SECONDS = 0.2
+ALONE_SECONDS = 30.0
 
 
 def run(folder: Path, sizes: dict[str, list[int]]) -> dict[str, list[dict[str, Any]]]:
@@ -131,6 +134,7 @@ def drifts(folder: Path, leads: int, planted: int) -> dict[str, Any]:
         expected = plant(stack, planted)
         limits(stack, REAL)
         found = plan(stack)
+        print(found.row(), flush=True)
         product = stack.spawn("up", "up")
         stack.wait_ready()
         began = time.monotonic()
@@ -162,73 +166,6 @@ def drifts(folder: Path, leads: int, planted: int) -> dict[str, Any]:
     }
 
 
-def plant(stack: Stack, count: int, seed: int = 4) -> Counter[tuple[str, str]]:
-    """So many random drifts, each of a deal (or client) of its own; the findings to expect."""
-    dice, hands = random.Random(seed), stack.stand_ins
-    records = {each["fields"]["Kommo Deal ID"]: each["id"] for each in hands.records()}
-    deals = iter(dice.sample(sorted(records), count))
-    clients = iter(dice.sample(hands.records("Clients"), count // 3))
-
-    def person(method: str, record: str, fields: dict[str, Any] | None = None) -> None:
-        stack.control("airtable", method, f"records/{record}", {"fields": fields})
-
-    def added(fields: dict[str, Any]) -> None:
-        stack.control("airtable", "POST", "records?table=Deals", {"fields": fields})
-
-    def in_kommo(lead: int, n: int) -> str:
-        hands.edit_lead(lead, **dice.choice(({"name": f"Renamed {n}"}, {"price": 10**6 + n})))
-        return "update"
-
-    def in_airtable(lead: int, n: int) -> str:
-        cells = ({"Amount": 2 * 10**6 + n}, {"Deal Name": "typed over"}, {"Sync Status": "fine"})
-        person("PATCH", records[lead], dice.choice(cells))
-        return "update"
-
-    def on_both(lead: int, n: int) -> str:
-        hands.edit_lead(lead, price=10**6 + n)
-        alike = dice.random() < 0.5
-        person("PATCH", records[lead], {"Amount": (1 if alike else 2) * 10**6 + n})
-        return "adopt" if alike else "update"
-
-    def no_record(lead: int, _: int) -> str:
-        person("DELETE", records[lead])
-        return "recreate"
-
-    def no_lead(lead: int, _: int) -> str:
-        stack.control("kommo", "DELETE", f"leads/{lead}")
-        return "mark"
-
-    def copied(lead: int, _: int) -> str:
-        added({"Kommo Deal ID": lead, "Deal Name": "a copy"})
-        return "duplicate"
-
-    def key_emptied(lead: int, _: int) -> str:
-        person("PATCH", records[lead], {"Kommo Deal ID": None})
-        return "key_changed"
-
-    def elsewhere(_: int, n: int) -> tuple[str, str]:
-        """What happens to no deal that has a record."""
-        match dice.randrange(3):
-            case 0:
-                return f"lead:{hands.add_lead(name=f'Unheard of {n}')}", "create"
-            case 1:
-                added({"Kommo Deal ID": 990_000_000 + n, "Deal Name": "whose?"})
-                return f"lead:{990_000_000 + n}", "orphan"
-            case _:
-                client = next(clients)
-                person("PATCH", client["id"], {"Name": f"Typed over {n}"})
-                return f"contact:{client['fields']['Kommo Contact ID']}", "update"
-
-    kinds: list[Callable[[int, int], str | tuple[str, str]]] = [in_kommo, in_airtable, on_both]
-    kinds += [no_record, no_lead, copied, key_emptied, elsewhere, elsewhere, elsewhere]
-    expected: Counter[tuple[str, str]] = Counter()
-    for n in range(count):
-        lead = next(deals)
-        told = (kinds[n] if n < len(kinds) else dice.choice(kinds))(lead, n)
-        expected[(f"lead:{lead}", told) if isinstance(told, str) else told] += 1
-    return expected
-
-
 # ---------------------------------------------------------------------- growing
 
 
@@ -254,6 +191,7 @@ def scale(folder: Path, leads: int) -> dict[str, Any]:
 
 def live(folder: Path, leads: int, drifted: int) -> dict[str, Any]:
     """People go on working on both sides, also on deals that are being mended."""
+    # A released plan counts, too: the live brake would hold the edits that come after it.
     safety = {"max_share_changed": 1.0, "max_records_changed": 10**6, "max_deletes": 20}
     with Stack(folder / "live", config=config_text(safety=safety)) as stack:
         stack.start_sandbox()
@@ -268,44 +206,31 @@ def live(folder: Path, leads: int, drifted: int) -> dict[str, Any]:
         stack.spawn("up", "up")
         stack.wait_ready()
         time.sleep(12)  # no run lingers
-        # One deal in four is also being mended; each is edited from one side only.
-        edited = keys[drifted:] + keys[:100]
-        dice.shuffle(edited)
-        since, began, wanted, edits = time.time(), time.monotonic(), dict[int, int](), 0
+        others, began = keys[drifted:], time.monotonic()
+        alone_since = time.time()
+        edit(hands, records, others, lambda: time.monotonic() < began + ALONE_SECONDS)
+        wait_until(stack.quiet, 60, "the edits are worked off")
+        # One edited deal in four is also being mended.
+        some, since = dice.sample([*others, *keys[:100]], 400), time.time()
         reconciling = stack.spawn("reconcile", "reconcile", "--yes", "--json")
-        while reconciling.poll() is None:
-            lead, amount = edited[edits % len(edited)], 5 * 10**6 + edits
-            if lead % 2:
-                hands.edit_lead(lead, price=amount)
-            else:
-                hands.edit_record(records[lead], {"Amount": amount})
-            wanted[lead] = amount
-            edits += 1
-            time.sleep(max(0.0, began + edits * EDIT_SECONDS - time.monotonic()))
+        wanted = edit(hands, records, some, lambda: reconciling.poll() is None)
         seconds = time.time() - since
         wait_until(stack.quiet, 120, "all is worked off")
-        seen, compared = see(hands, since), agreement(hands)
+        compared = agreement(hands)
         shown = {each["fields"].get("Kommo Deal ID"): each["fields"] for each in hands.records()}
+        alone = see(hands, alone_since)
         notes = sqlite3.connect(stack.home / "sync.db").execute(
             "select count(*), count(distinct key) from journal where rule = 'overwritten'"
         )
         noted, noted_keys = notes.fetchone()
-    # What mends a deal is no answer to an edit of it.
-    others = set(keys[drifted:])
-    seen = replace(
-        seen,
-        edits=[each for each in seen.edits if each[0] in others],
-        record_edits=[each for each in seen.record_edits if each[0] in others],
-    )
     return {
         "leads": leads,
         "drifts": drifted,
         "exit_code": reconciling.returncode,
         "reconciled_s": round(seconds, 1),
-        "live_edits": edits,
         "deals_edited": len(wanted),
-        **_figures("to_airtable", seen.there()),
-        **_figures("to_kommo", seen.back()),
+        **_figures("alone", alone, others, (alone_since, since)),
+        **_figures("meanwhile", alone, others, (since, since + seconds)),
         "lost_edits": sum(shown[lead]["Amount"] != amount for lead, amount in wanted.items()),
         "overwritten_notes": noted,
         "overwritten_deals": noted_keys,
@@ -314,9 +239,38 @@ def live(folder: Path, leads: int, drifted: int) -> dict[str, Any]:
     }
 
 
-def _figures(name: str, seconds: Iterable[float]) -> dict[str, Any]:
-    found = quantiles(seconds)
-    return {
-        f"{name}_{part}_s": value and round(value, 3)
-        for part, value in (("p50", found.p50), ("p95", found.p95), ("max", found.max))
-    } | {f"{name}_measured": found.count}
+def edit(
+    hands: StandIns, records: Mapping[int, str], leads: Sequence[int], go_on: Callable[[], bool]
+) -> dict[int, int]:
+    """Edit one deal after the other, each from one side only; the last amount of each."""
+    wanted: dict[int, int] = {}
+    began, count = time.monotonic(), 0
+    while go_on():
+        lead, amount = leads[count % len(leads)], int(time.time() * 10)
+        if lead % 2:
+            hands.edit_lead(lead, price=amount)
+        else:
+            hands.edit_record(records[lead], {"Amount": amount})
+        wanted[lead] = amount
+        count += 1
+        time.sleep(max(0.0, began + count * EDIT_SECONDS - time.monotonic()))
+    return wanted
+
+
+def _figures(
+    name: str, seen: Seen, leads: Collection[int], span: tuple[float, float]
+) -> dict[str, Any]:
+    """Latency of the edits of that time; of these deals only, which nothing else was done to."""
+
+    def chosen(stamps: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+        return [each for each in stamps if each[0] in leads and span[0] <= each[1] < span[1]]
+
+    seen = replace(seen, edits=chosen(seen.edits), record_edits=chosen(seen.record_edits))
+    figures: dict[str, Any] = {}
+    for way, seconds in (("to_airtable", seen.there()), ("to_kommo", seen.back())):
+        found = quantiles(seconds)
+        for part in ("p50", "p95", "max"):
+            value = getattr(found, part)
+            figures[f"{name}_{way}_{part}_s"] = value and round(value, 3)
+        figures[f"{name}_{way}_measured"] = found.count
+    return figures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import time
 import traceback
 from typing import Any
@@ -36,7 +37,8 @@ _LOGGING: dict[str, Any] = {
 def serve(app: ASGIApp, host: str, port: int) -> None:
     """Serve until SIGINT or SIGTERM; then finish what has begun, commit what waits, and return.
 
-    A SIGTERM takes its usual effect on the process after that, as uvicorn raises it again.
+    uvicorn raises the signal again when it has stopped: SIGTERM is made to interrupt as SIGINT
+    does, so that both end in a return and whoever called may still tidy up.
 
     Args:
         app: the application of ``create_app``.
@@ -55,6 +57,7 @@ def serve(app: ASGIApp, host: str, port: int) -> None:
         timeout_graceful_shutdown=STOP_SECONDS_MAX,
     )
     with contextlib.suppress(KeyboardInterrupt):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         uvicorn.Server(config).run()
 
 

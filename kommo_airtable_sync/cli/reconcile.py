@@ -180,8 +180,12 @@ def see_through(
 
 def _why_nothing_moves(engine: Engine) -> str:
     """What keeps the work from going on, as far as the store tells."""
+    from kommo_airtable_sync.engine.working_off import QUOTA
+
     for pause in engine.runners.pauses().values():
         return f"{pause.side} is paused ({pause.reason}): {pause.detail}"
+    if not engine.airtable_budget.bulk_may_begin():
+        return f"{QUOTA} (leads wait)"
     if any(runner.lane == engine.lane for runner in engine.runners.all()):
         return "still working ..."
     return "nothing works on the bulk queue: is `kommo-airtable-sync up` running? (leads wait)"

@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import sys
-from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
-from pathlib import Path
+from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from kommo_airtable_sync.cli.main import main
-from kommo_airtable_sync.core.types import BULK
 from kommo_airtable_sync.engine.undo import LOOK_SECONDS, PATIENCE_SECONDS
 from kommo_airtable_sync.store.database import Database
+from tests.cli.conftest import Run, WorkersClock
 from tests.conftest import HandClock
 from tests.simulated import World
 from tests.two_way import BOTH_WAYS, settle
 
-Run = Callable[..., tuple[int, str, str]]
 RUN = "3f2a91c0-the-mistake"
 pytestmark = pytest.mark.parametrize("sql_engine", ["sqlite"])
-
-
-class WorkersClock:
-    """While the command sleeps, the workers of both lanes work, if there are any."""
-
-    def __init__(self, world: World) -> None:
-        self.world, self.up, self.slept = world, True, 0.0
-
-    def now(self) -> datetime:
-        return self.world.clock.now() + timedelta(seconds=self.slept)
-
-    def sleep(self, seconds: float) -> None:
-        self.slept += seconds
-        if self.up:
-            self.world.work(run_id="5d8e77aa-the-undo")
-            self.world.work(self.world.new_engine(BULK), run_id="5d8e77aa-the-undo")
 
 
 @pytest.fixture
@@ -46,38 +25,6 @@ def world(database: Database, clock: HandClock) -> Iterator[World]:
     made = World(database, clock, parts=BOTH_WAYS)
     yield made
     made.close()
-
-
-@pytest.fixture
-def workers(world: World) -> WorkersClock:
-    return WorkersClock(world)
-
-
-@pytest.fixture
-def run(
-    world: World,
-    workers: WorkersClock,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Run:
-    engine = dataclasses.replace(world.engine, clock=workers)
-    monkeypatch.setattr("kommo_airtable_sync.assembly.build_engine", lambda *_: engine)
-    monkeypatch.setattr("getpass.getuser", lambda: "ann")
-    monkeypatch.setenv("COLUMNS", "250")
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kommo-airtable-sync", *arguments])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return call
 
 
 @pytest.fixture

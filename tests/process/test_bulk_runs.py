@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -28,6 +30,11 @@ RUNS = """query($filter: RunsFilter!) { runsOrError(filter: $filter) { ... on Ru
 STATUS = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
     assetPartitionStatuses { ... on TimePartitionStatuses { ranges {
     status startKey endKey } } } } } }"""
+REPOSITORIES = """query { repositoriesOrError { ... on RepositoryConnection { nodes {
+    name location { name } } } } }"""
+START = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename
+    ... on LaunchRunSuccess { run { runId } } } }"""
+RUN = """query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"""
 AGAIN = """mutation($params: ReexecutionParams!) { launchRunReexecution(
     reexecutionParams: $params) { __typename ... on LaunchRunSuccess { run { runId } } } }"""
 
@@ -145,3 +152,55 @@ def test_after_a_gap_what_nobody_told_of_is_found_by_itself(stack: Stack) -> Non
     assert tags["dagster/run_key"].startswith("gap-")
     assert tags["dagster-celery/queue"] == "bulk"
     wait_until(lambda: Gaps(stack.database()).since() is None, 60, "the gap is forgotten", 0.5)
+
+
+def start_reconcile(stack: Stack) -> str:
+    """Launch the job as the UI does; the run's id."""
+    (repository,) = stack.graphql(REPOSITORIES)["repositoriesOrError"]["nodes"]
+    selector = {
+        "repositoryName": repository["name"],
+        "repositoryLocationName": repository["location"]["name"],
+        "jobName": "reconcile",
+    }
+    params = {"selector": selector, "runConfigData": {}, "mode": "default"}
+    launched = stack.graphql(START, params=params)["launchRun"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    return launched["run"]["runId"]
+
+
+def wait_for_run(stack: Stack, run_id: str, status: str) -> None:
+    def ended() -> bool:
+        return stack.graphql(RUN, id=run_id)["runOrError"]["status"] == status
+
+    wait_until(ended, 60, f"run {run_id} is {status}", 0.2)
+
+
+def test_kill_9_of_the_worker_amid_a_reconciliation_costs_neither_a_write_nor_an_edit(
+    stack: Stack,
+) -> None:
+    wait_until(stack.quiet, 60, "nothing is under way", 0.2)
+    drifted = [lead_of(stack, day) for day in PARTITIONS[:12]]
+    edited = drifted[0]
+    stack.control("kommo", "PATCH", "settings", {"hook_lose": 1.0})
+    stack.control("kommo", "POST", "leads/bulk", {"ids": drifted, "changes": {"price": 77}})
+    run_id = start_reconcile(stack)
+    # The comparison reads; what it found is being written when the worker dies.
+    stack.control("airtable", "PATCH", "settings", {"latency_seconds": 1.5})
+    wait_until(lambda: stack.reports().inbox_counts()["claimed"], 40, "a batch is under way")
+    mark = next((stack.home / "run").glob("worker-bulk-*.ready"))
+    os.kill(int(mark.read_text()), signal.SIGKILL)
+    stack.control("kommo", "PATCH", "settings", {"hook_lose": 0.0})
+    stack.control("kommo", "PATCH", f"leads/{edited}", {"price": 78})
+    stack.control("airtable", "PATCH", "settings", {"latency_seconds": 0})
+
+    wait_for_run(stack, run_id, "FAILURE")
+    stack.wait_for_record(edited, Amount=78)
+    for lead in drifted[1:]:
+        stack.wait_for_record(lead, Amount=77)
+    wait_until(stack.quiet, 60, "all is worked off", 0.2)
+    wait_for_run(stack, start_reconcile(stack), "SUCCESS")
+    stack.wait_for_record(edited, 5, Amount=78)
+    shown = [record["Kommo Deal ID"] for record in stack.records()]
+    assert len(shown) == len(set(shown))
+    assert stack.cli("plan").returncode == 0
+    assert not stack.reports().inbox_counts()["dead"]

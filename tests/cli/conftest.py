@@ -18,6 +18,20 @@ Run = Callable[..., tuple[int, str, str]]
 """Arguments of the command; its exit code, output and errors."""
 
 
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str, str]:
+    """Run a command; its exit code, output and errors."""
+    monkeypatch.setattr(sys, "argv", ["kommo-airtable-sync", *arguments])
+    try:
+        main()
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
 class WorkersClock:
     """While the command sleeps, the workers of both lanes work, if there are any."""
 
@@ -54,13 +68,6 @@ def run(
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kommo-airtable-sync", *arguments])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
+        return command(monkeypatch, capsys, *arguments)
 
     return call

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -13,13 +12,13 @@ from typing import Any
 import pytest
 
 from kommo_airtable_sync.assembly import SystemClock
-from kommo_airtable_sync.cli.main import main
 from kommo_airtable_sync.core.types import IncomingEvent
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.entries import Acknowledged, Held, LedgerEntry
 from kommo_airtable_sync.store.inbox import Inbox
 from kommo_airtable_sync.store.journal import Journal
 from kommo_airtable_sync.store.settling import Outcome
+from tests.cli.conftest import command
 
 Run = Callable[..., tuple[int, str, str]]
 EXAMPLE = Path(__file__).parent.parent.parent / "sync.example.yaml"
@@ -37,14 +36,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     def call(*arguments: str, **environment: str) -> tuple[int, str, str]:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(sys, "argv", ["kommo-airtable-sync", *arguments])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
+        return command(monkeypatch, capsys, *arguments)
 
     return call
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from kommo_airtable_sync import assembly
-from kommo_airtable_sync.cli.main import main
 from kommo_airtable_sync.core.types import BULK
 from kommo_airtable_sync.settings import Settings
+from tests.cli.conftest import command
 from tests.engine.conftest import new_world, world
 from tests.simulated import World
 
@@ -46,14 +45,7 @@ def run(
     monkeypatch.setattr(assembly, "build_engine", build)
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kommo-airtable-sync", "duplicates", *arguments])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
+        return command(monkeypatch, capsys, "duplicates", *arguments)
 
     return call
 

@@ -7,6 +7,8 @@ asserted on every connection. PostgreSQL needs nothing special.
 from __future__ import annotations
 
 import json
+import sqlite3
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -82,8 +84,7 @@ class Database:
         synchronous = ("FULL", 2) if self._durable else ("OFF", 0)
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MILLISECONDS}")
-        cursor.execute("PRAGMA journal_mode = WAL")
-        mode = cursor.fetchone()[0]
+        mode = _ask_for_wal(cursor)
         cursor.execute(f"PRAGMA synchronous = {synchronous[0]}")
         cursor.execute("PRAGMA synchronous")
         level = cursor.fetchone()[0]
@@ -169,6 +170,23 @@ def _postgres_engine(url: str) -> sa.Engine:
     # Without a driver in the URL, SQLAlchemy 2.1 looks for psycopg 3, 2.0 for psycopg2.
     driver = "postgresql+psycopg2://" + url.partition("://")[2]
     return sa.create_engine(driver, pool_size=4, max_overflow=8, pool_pre_ping=True)
+
+
+def _ask_for_wal(cursor: sqlite3.Cursor) -> str:
+    """The journal mode after asking for WAL, which a file keeps once it has it.
+
+    While another connection does the same to a new file, SQLite answers "locked" at once: leaving
+    the old mode may not wait for its lock (two waiting would block each other), whatever the busy
+    timeout. So the waiting is done here.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_MILLISECONDS / 1000
+    while True:
+        try:
+            return str(cursor.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -82,6 +82,26 @@ def test_the_schema_can_be_taken_down_and_up_again(database: Database) -> None:
     assert tables(database) == {*metadata.tables, "alembic_version"}
 
 
+def test_a_new_file_may_be_opened_while_another_connection_writes_to_it(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    """SQLite's busy timeout does not cover the step to WAL: it says "locked" at once."""
+    path = tmp_path / "young.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("CREATE TABLE begun (it)")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        sqlite3.connect(path).execute("PRAGMA journal_mode = WAL")
+    done = threading.Timer(0.2, other.execute, ("COMMIT",))
+    done.start()
+    database = Database(f"sqlite:///{path}", clock)
+    database.migrate()
+    assert {"begun", "due"} <= tables(database)
+    database.close()
+    done.join()
+    other.close()
+
+
 def test_several_threads_may_migrate_at_once(empty_database_url: str, clock: HandClock) -> None:
     together = threading.Barrier(4)
 

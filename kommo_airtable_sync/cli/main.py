@@ -19,6 +19,7 @@ from kommo_airtable_sync.cli import (
     inbox,
     parts,
     reconcile,
+    setup,
     undo,
     webhooks,
 )
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (parts, inbox, held, reconcile, copies, explain, undo, webhooks, demo):
+for module in (setup, parts, inbox, held, reconcile, copies, explain, undo, webhooks, demo):
     module.register(app)
 
 

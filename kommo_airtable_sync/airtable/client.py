@@ -24,7 +24,7 @@ from kommo_airtable_sync.airtable.errors import (
     classify_lost,
     dropped,
 )
-from kommo_airtable_sync.core.errors import ConfigurationError, SideUnavailable
+from kommo_airtable_sync.core.errors import BatchRefused, ConfigurationError, SideUnavailable
 from kommo_airtable_sync.core.ports import Budget, Clock
 
 BATCH_SIZE = 10

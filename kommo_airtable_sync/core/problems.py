@@ -45,19 +45,14 @@ class Problems:
         """Stop here if anything is wrong.
 
         Raises:
-            ConfigurationError: naming every problem.
+            Mistakes: naming every problem.
         """
         if self.found:
             raise self.error()
 
-    def error(self) -> ConfigurationError:
+    def error(self) -> Mistakes:
         """The error that names every problem."""
-        return configuration_error(self.source, self.found)
-
-
-def configuration_error(source: str, found: list[str]) -> Mistakes:
-    """One error for many problems, one a line if there are several."""
-    return Mistakes(source, found)
+        return Mistakes(self.source, self.found)
 
 
 def not_known(given: object, allowed: Iterable[object], noun: str = "one of") -> str:

@@ -1,4 +1,4 @@
-"""A proposal as the text of ``sync.yaml``: by id, each line with what it is and how sure that is."""
+"""A proposal as the text of ``sync.yaml``: by id, each line with what it is and how sure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from kommo_airtable_sync.core.proposing import LinkProposal, Proposal, TableProp
 from kommo_airtable_sync.core.schemas import AirtableField, KommoSchema
 from kommo_airtable_sync.core.vocabulary import SELECTS
 
-# Where a deal stands and whose it is, is settled in Kommo; with the example of the two sides being
-# edited at once there would be two processes.
+# Where a deal stands and whose it is, is settled in Kommo, unless a person decides otherwise.
 KOMMO_S_OWN = frozenset({"name", "stage", "responsible_user", "loss_reason"})
 LINE_LENGTH = 100
 
@@ -142,7 +141,7 @@ def _left_alone(proposal: Proposal) -> str:
 
 def _links_part(links: Sequence[LinkProposal]) -> str:
     lines = [
-        "# Contacts and companies: one record each in a table of their own, to which the deal links.",
+        "# Contacts and companies: one record each in a table of their own; the deals link to it.",
         "links:",
     ]
     sure = [each for each in links if each.is_sure and each.records.key]

@@ -43,6 +43,7 @@ class Directory:
         self._mapping: Mapping | None = None
         self._kommo_url = kommo_url
         self._base_id = base_id
+        self.accounts = f"{kommo_url} {base_id}"
         self._kommo_name = f"kommo_schema {kommo_url}"
         self._airtable_name = f"airtable_schema {base_id}"
 
@@ -75,6 +76,11 @@ class Directory:
         airtable = self._stored(self._airtable_name, self._read_airtable, fresh_seconds=0.0)
         kommo = self._stored(self._kommo_name, self._read_kommo, fresh_seconds=None)
         self._mapping = self._resolve(kommo, airtable)
+
+    @property
+    def base_url(self) -> str:
+        """Of the Kommo account."""
+        return self._kommo_url
 
     def kommo_url(self, key: str) -> str:
         """Where a person sees a lead, contact or company in Kommo."""
@@ -130,7 +136,7 @@ class Directory:
         )
 
     def _read_kommo(self) -> Json:
-        linked = {LINK_KINDS[link.kommo] for link in self._config.links}
+        linked = [LINK_KINDS[link.kommo] for link in self._config.links]
         return read_kommo(self._kommo, linked).to_json()
 
     def _read_airtable(self) -> Json:

@@ -110,14 +110,14 @@ def _conditions(config: SyncConfig, seen: KommoSchema, now: KommoSchema) -> Iter
         for n, condition in enumerate(getattr(config.kommo, side).custom_fields):
             path = f"kommo.{side}.custom_fields[{n}].field"
             for was in seen.find_fields(condition.field):
-                now = field_with_id(was.id, now)
+                field = field_with_id(was.id, now)
                 what = f"Kommo field {was.name!r}, by which leads are filtered,"
-                if now is None:
+                if field is None:
                     remedy = f"Take kommo.{side}.custom_fields[{n}] out of sync.yaml."
                     yield path, problem(f"{what} was deleted ({path}).", remedy)
-                elif now.name != was.name and condition.field == was.name:
-                    remedy = f"In sync.yaml set {path}: {now.id}."
-                    yield path, problem(f"{what} is now called {now.name!r}.", remedy)
+                elif field.name != was.name and condition.field == was.name:
+                    remedy = f"In sync.yaml set {path}: {field.id}."
+                    yield path, problem(f"{what} is now called {field.name!r}.", remedy)
 
 
 def _rest(seen: KommoSchema, now: KommoSchema) -> Iterator[Told]:

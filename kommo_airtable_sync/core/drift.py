@@ -1,4 +1,4 @@
-"""What has changed in both accounts since they were last seen, as far as sync.yaml is about it. Pure.
+"""What has changed in both accounts since they were last seen, as far as sync.yaml goes. Pure.
 
 Told before a write fails of it, with the change to ``sync.yaml`` that mends it. What was resolved
 against the accounts as they were seen is looked for by id in the accounts as they are.

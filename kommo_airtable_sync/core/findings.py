@@ -110,6 +110,29 @@ def no_webhook(side: str) -> Finding:
     )
 
 
+def kommo_rights(*, lists_users: bool) -> Finding:
+    """Whether the token's user may see what only administrators see."""
+    if lists_users:
+        return Finding("kommo", "ok", "The token's user may list users, as administrators may.")
+    message = "The token's user may not list users: leads show them by number, `User 123`."
+    remedy = "Let an administrator make KOMMO_TOKEN; webhooks take one, too."
+    return Finding("kommo", "problem", message, remedy)
+
+
+def airtable_role(role: str) -> Finding:
+    """What the token's user may do in the base (reference/airtable-api 4)."""
+    if role == "none":
+        message = "AIRTABLE_TOKEN may not open the base AIRTABLE_BASE_ID."
+        remedy = "Add the base to the token's access: https://airtable.com/create/tokens."
+        return Finding("airtable", "problem", message, remedy)
+    if role in {"edit", "create"}:
+        remedy = "" if role == "create" else "Webhooks and `init` need the role creator."
+        named = {"edit": "editor", "create": "creator"}[role]
+        return Finding("airtable", "ok", f"The token's user is {named} of the base.", remedy)
+    message = f"The token's user may only {role} in the base."
+    return Finding("airtable", "problem", message, "Make that user an editor, or a creator.")
+
+
 def token_end(token: str, now: datetime) -> Finding | None:
     """When a long-lived Kommo token ends; None if it does not say.
 

@@ -136,7 +136,7 @@ class Directory:
         )
 
     def _read_kommo(self) -> Json:
-        linked = [LINK_KINDS[link.kommo] for link in self._config.links]
+        linked: list[LinkKind] = [LINK_KINDS[link.kommo] for link in self._config.links]
         return read_kommo(self._kommo, linked).to_json()
 
     def _read_airtable(self) -> Json:

@@ -148,25 +148,32 @@ class _Patient:
             yield Finding("database", "ok", f"{kind} answers, its tables are of this version.")
 
     def kommo(self) -> Iterator[Finding]:
+        from kommo_airtable_sync.assembly import SystemClock
+
         client = self._kommo
         account = client.account()
         yield Finding("kommo", "ok", f"Kommo answers: account {account.get('name')!r}.")
         yield findings.kommo_rights(lists_users=client.users() is not None)
         token = self._settings.kommo_token.get_secret_value()
-        ends = findings.token_end(token, _now())
+        ends = findings.token_end(token, SystemClock().now())
         if ends is not None:
             yield ends
 
     def airtable(self) -> Iterator[Finding]:
+        from kommo_airtable_sync.core.schemas import AirtableSchema
+
         client = self._airtable
         client.user_id()
         role = findings.airtable_role(client.role())
         yield role
         if role.level == "problem":
             return
-        mapping = self._engine.directory.mapping()
-        next(client.record_pages(mapping.table_id, [mapping.key.id]), None)
-        if client.may_write(mapping.table_id):
+        base = AirtableSchema.from_api(client.tables())
+        table = base.find_table(self._settings.load_config().airtable.table)
+        if table is None:
+            return  # the schema's check says so
+        next(client.record_pages(table.id, [table.fields[0].id]), None)
+        if client.may_write(table.id):
             yield Finding("airtable", "ok", "The token reads and writes records.")
         else:
             message = "AIRTABLE_TOKEN lacks the scope data.records:write."
@@ -203,9 +210,7 @@ class _Patient:
                 yield findings.no_webhook(side)
 
     def broker(self) -> Iterator[Finding]:
-        from kombu.exceptions import OperationalError
-
-        from kommo_airtable_sync.runtime.celery_app import build_celery
+        from kommo_airtable_sync.runtime.celery_app import broker_trouble
 
         if self._settings.broker_url.startswith("filesystem"):
             good = os.access(self._settings.home, os.W_OK)
@@ -214,11 +219,9 @@ class _Patient:
             else:
                 yield Finding("broker", "problem", "DAGSTER_HOME cannot be written.", "Own it.")
             return
-        try:
-            with build_celery(self._settings).connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, interval_start=0)
-        except (OperationalError, ImportError, KeyError, ValueError) as error:
-            message = f"CELERY_BROKER_URL does not answer ({type(error).__name__})."
+        trouble = broker_trouble(self._settings)
+        if trouble:
+            message = f"CELERY_BROKER_URL does not answer ({trouble})."
             yield Finding("broker", "problem", message, "Does it run, and is the address right?")
         else:
             yield Finding("broker", "ok", "CELERY_BROKER_URL answers.")

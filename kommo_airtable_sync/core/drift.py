@@ -23,6 +23,10 @@ from kommo_airtable_sync.core.types import ENTITIES, EntityKind
 from kommo_airtable_sync.core.vocabulary import SELECTS, field_with_id, words_of
 
 
+LISTED_MAX = 5
+"""So many options are named; a longer list helps nobody."""
+
+
 @dataclass(frozen=True, slots=True)
 class Accounts:
     """Both schemas as they were at one time."""
@@ -82,7 +86,8 @@ def compare(config: SyncConfig, seen: Accounts, now: Accounts, *, base_url: str)
     try:
         mapping = resolve(config, seen.kommo, seen.airtable, base_url=base_url)
     except ConfigurationError:
-        pass  # sync.yaml is newer than what was seen
+        # sync.yaml is newer than what was seen: its lines cannot be compared with that.
+        found = list(account_changes(config, seen.kommo, now.kommo, dict(wrong)))
     else:
         found = list(_Comparison(config, mapping, seen, now, dict(wrong)).all())
     told = {path for path, _ in found}
@@ -91,17 +96,30 @@ def compare(config: SyncConfig, seen: Accounts, now: Accounts, *, base_url: str)
         for path, sentence in wrong
         if not any(path == one or path.startswith((f"{one}.", f"{one}[")) for one in told)
     ]
+    if not wrong:
+        found += _never_covered(config, now, {path for path, _ in found}, base_url)
     findings = list(dict.fromkeys(finding for _, finding in found))
     return sorted(findings, key=lambda each: each.level != "problem")
 
 
-def uncovered(mapped: FieldMapping, now: Accounts, entity: EntityKind = "leads") -> list[str]:
-    """Texts of Kommo's for which the Airtable select has no option and may not get one."""
-    words = words_of(mapped.source, now.kommo, entity)
-    if words is None or mapped.type not in SELECTS or mapped.create_options:
-        return []
-    choices = {choice.strip() for choice in mapped.target.choices}
-    return sorted({word for word in words.values() if word} - choices)
+def _never_covered(
+    config: SyncConfig, now: Accounts, told: set[str], base_url: str
+) -> list[tuple[str, Finding]]:
+    """Selects that could not take all that Kommo can say even before anything changed."""
+    mapping = resolve(config, now.kommo, now.airtable, base_url=base_url)
+    found: list[tuple[str, Finding]] = []
+    for n, mapped in enumerate(mapping.fields[: len(config.fields)]):
+        line, words = f"fields[{n}]", words_of(mapped.source, now.kommo)
+        if line in told or words is None or mapped.type not in SELECTS or mapped.create_options:
+            continue
+        choices = {choice.strip() for choice in mapped.target.choices}
+        lacking = sorted({word for word in words.values() if word} - choices)
+        if lacking:
+            named = ", ".join(repr(word) for word in lacking[:LISTED_MAX])
+            message = f"Airtable field {mapped.name!r} has no option {named} ({line})."
+            remedy = f"Add what leads may have, or in sync.yaml set {line}.create_options: true."
+            found.append((line, warning(message, remedy)))
+    return found
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,43 @@ def survey(settings: Settings) -> Generator[Survey]:
         opened.close()
 
 
+def kommo_client(settings: Settings, budget: SqlBudget) -> KommoClient:
+    """The Kommo account of the settings.
+
+    Raises:
+        ConfigurationError: if a setting is missing or wrong.
+    """
+    settings.require("KOMMO_TOKEN")
+    token = settings.kommo_token.get_secret_value
+    return KommoClient(settings.kommo_url, token, budget, clock=SystemClock())
+
+
+def airtable_client(settings: Settings, budget: SqlBudget) -> AirtableClient:
+    """The Airtable base of the settings.
+
+    Raises:
+        ConfigurationError: if a setting is missing or wrong.
+    """
+    settings.require("AIRTABLE_TOKEN", "AIRTABLE_BASE_ID")
+    return AirtableClient(
+        settings.airtable_token.get_secret_value(),
+        settings.airtable_base_id,
+        settings.airtable_endpoint_url,
+        budget,
+        SystemClock(),
+    )
+
+
+def budgets(settings: Settings, limiter: Database, lane: Priority) -> tuple[SqlBudget, SqlBudget]:
+    """What a lane may ask of Kommo and of Airtable."""
+    return (
+        SqlBudget(limiter, "kommo", settings.kommo_requests_per_second, lane),
+        SqlBudget(
+            limiter, "airtable", settings.airtable_requests_per_second, lane, settings.monthly_quota
+        ),
+    )
+
+
 def build_engine(settings: Settings, lane: Priority) -> Engine:
     """Everything that a run of a lane works with.
 
@@ -79,20 +116,9 @@ def build_engine(settings: Settings, lane: Priority) -> Engine:
     clock = SystemClock()
     database = open_database(settings)
     limiter = open_limiter(settings)
-    kommo_budget = SqlBudget(limiter, "kommo", settings.kommo_requests_per_second, lane)
-    airtable_budget = SqlBudget(
-        limiter, "airtable", settings.airtable_requests_per_second, lane, settings.monthly_quota
-    )
-    kommo = KommoClient(
-        settings.kommo_url, settings.kommo_token.get_secret_value, kommo_budget, clock=clock
-    )
-    airtable = AirtableClient(
-        settings.airtable_token.get_secret_value(),
-        settings.airtable_base_id,
-        settings.airtable_endpoint_url,
-        airtable_budget,
-        clock,
-    )
+    kommo_budget, airtable_budget = budgets(settings, limiter, lane)
+    kommo = kommo_client(settings, kommo_budget)
+    airtable = airtable_client(settings, airtable_budget)
     return Engine(
         config=config,
         lane=lane,

@@ -132,7 +132,7 @@ class Settings(BaseSettings):
         except OSError as error:
             raise ConfigurationError(
                 f"SYNC_CONFIG {self.sync_config} cannot be read: {error.strerror}.",
-                "Copy sync.example.yaml to sync.yaml and adapt it.",
+                "Run `kommo-airtable-sync init`, or copy sync.example.yaml and adapt it.",
             ) from error
         return parse_config(text, source=str(self.sync_config))
 

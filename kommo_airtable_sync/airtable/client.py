@@ -24,7 +24,7 @@ from kommo_airtable_sync.airtable.errors import (
     classify_lost,
     dropped,
 )
-from kommo_airtable_sync.core.errors import ConfigurationError, SideUnavailable
+from kommo_airtable_sync.core.errors import BatchRefused, ConfigurationError, SideUnavailable
 from kommo_airtable_sync.core.ports import Budget, Clock
 
 BATCH_SIZE = 10
@@ -122,6 +122,45 @@ class AirtableClient:
         """The base's tables with their fields and choices, as the metadata API gives them."""
         answer = self._object("GET", self._api.build_url("meta", "bases", self._base_id, "tables"))
         return _list(answer, "tables")
+
+    def create_field(self, table_id: str, definition: Mapping[str, Any]) -> Record:
+        """Add a field to a table; takes schema.bases:write and the role creator (reference 4).
+
+        Args:
+            table_id: ``tbl...``.
+            definition: ``name``, ``type`` and, for most types, ``options``.
+        """
+        url = self._api.build_url("meta", "bases", self._base_id, "tables", table_id, "fields")
+        return self._object("POST", url, json=dict(definition))
+
+    def role(self) -> str:
+        """What the token's user may do in the base: ``read``, ``comment``, ``edit``, ``create``.
+
+        ``none`` if the base is not among those that the token may open.
+        """
+        options: dict[str, Any] = {}
+        while True:
+            url = self._api.build_url("meta", "bases")
+            answer = self._object("GET", url, params=options)
+            for base in _list(answer, "bases"):
+                if base.get("id") == self._base_id:
+                    return str(base.get("permissionLevel"))
+            if not answer.get("offset") or answer.get("offset") == options.get("offset"):
+                return "none"
+            options = {"offset": answer["offset"]}
+
+    def may_write(self, table_id: str) -> bool:
+        """Whether the token's scopes let it write records; nothing is written.
+
+        Airtable judges a token before it looks at the body, and this one holds no record.
+        """
+        try:
+            self._call("PATCH", self._table_url(table_id), json={"records": []})
+        except BatchRefused:
+            return True
+        except ConfigurationError:
+            return False
+        return True
 
     def upsert(
         self,

@@ -14,11 +14,13 @@ from rich.console import Console
 from kommo_airtable_sync.cli import (
     copies,
     demo,
+    doctor,
     explain,
     held,
     inbox,
     parts,
     reconcile,
+    setup,
     undo,
     webhooks,
 )
@@ -33,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (parts, inbox, held, reconcile, copies, explain, undo, webhooks, demo):
+for module in (setup, doctor, parts, inbox, held, reconcile, copies, explain, undo, webhooks, demo):
     module.register(app)
 
 

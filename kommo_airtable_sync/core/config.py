@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from kommo_airtable_sync.core.config_errors import explain, load_yaml
-from kommo_airtable_sync.core.problems import configuration_error, not_known
+from kommo_airtable_sync.core.problems import Mistakes, not_known
 from kommo_airtable_sync.core.schemas import is_time_zone
 from kommo_airtable_sync.core.types import LINK_KINDS, Json, LinkName
 
@@ -257,4 +257,4 @@ def parse_config(text: str, source: str = "sync.yaml") -> SyncConfig:
         return SyncConfig.model_validate(raw)
     except ValidationError as error:
         found = explain(error.errors(), raw, json_schema())
-        raise configuration_error(source, found) from error
+        raise Mistakes(source, found) from error

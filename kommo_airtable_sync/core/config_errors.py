@@ -9,7 +9,7 @@ from typing import Any, cast
 import yaml
 from pydantic_core import ErrorDetails
 
-from kommo_airtable_sync.core.problems import configuration_error, not_known
+from kommo_airtable_sync.core.problems import Mistakes, not_known
 from kommo_airtable_sync.core.types import Json
 
 
@@ -22,7 +22,7 @@ def load_yaml(text: str, source: str) -> Json:
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
-        raise configuration_error(source, [f"not valid YAML: {_one_line(error)}"]) from error
+        raise Mistakes(source, [f"not valid YAML: {_one_line(error)}"]) from error
 
 
 def explain(errors: Sequence[ErrorDetails], raw: Json, schema: Json) -> list[str]:

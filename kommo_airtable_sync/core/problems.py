@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 from kommo_airtable_sync.core.errors import ConfigurationError
 
 LISTED_MAX = 20
 """So many allowed names are listed in a message; more would bury the sentence."""
+
+
+class Mistakes(ConfigurationError):
+    """A configuration with one or more things wrong.
+
+    Args:
+        source: the file, as the person knows it.
+        found: each with the path of the offending key: ``fields[2].owner: ...``.
+    """
+
+    def __init__(self, source: str, found: Sequence[str]) -> None:
+        self.found = tuple(found)
+        one = f"{source}: {found[0]}"
+        many = f"{source} has {len(found)} problems:\n  " + "\n  ".join(found)
+        super().__init__(one if len(found) == 1 else many)
 
 
 class Problems:
@@ -30,21 +45,14 @@ class Problems:
         """Stop here if anything is wrong.
 
         Raises:
-            ConfigurationError: naming every problem.
+            Mistakes: naming every problem.
         """
         if self.found:
             raise self.error()
 
-    def error(self) -> ConfigurationError:
+    def error(self) -> Mistakes:
         """The error that names every problem."""
-        return configuration_error(self.source, self.found)
-
-
-def configuration_error(source: str, found: list[str]) -> ConfigurationError:
-    """One error for many problems, one a line if there are several."""
-    if len(found) == 1:
-        return ConfigurationError(f"{source}: {found[0]}")
-    return ConfigurationError(f"{source} has {len(found)} problems:\n  " + "\n  ".join(found))
+        return Mistakes(self.source, self.found)
 
 
 def not_known(given: object, allowed: Iterable[object], noun: str = "one of") -> str:

@@ -7,7 +7,7 @@ is read again when it is older than its time to live, or when a lead names somet
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from kommo_airtable_sync.airtable.client import AirtableClient
 from kommo_airtable_sync.core.config import SyncConfig
@@ -43,6 +43,7 @@ class Directory:
         self._mapping: Mapping | None = None
         self._kommo_url = kommo_url
         self._base_id = base_id
+        self.accounts = f"{kommo_url} {base_id}"
         self._kommo_name = f"kommo_schema {kommo_url}"
         self._airtable_name = f"airtable_schema {base_id}"
 
@@ -75,6 +76,11 @@ class Directory:
         airtable = self._stored(self._airtable_name, self._read_airtable, fresh_seconds=0.0)
         kommo = self._stored(self._kommo_name, self._read_kommo, fresh_seconds=None)
         self._mapping = self._resolve(kommo, airtable)
+
+    @property
+    def base_url(self) -> str:
+        """Of the Kommo account."""
+        return self._kommo_url
 
     def kommo_url(self, key: str) -> str:
         """Where a person sees a lead, contact or company in Kommo."""
@@ -111,22 +117,44 @@ class Directory:
         self._documents.put(name, json.dumps(body, ensure_ascii=False))
         return body
 
-    def _read_kommo(self) -> Json:
-        schema = KommoSchema.from_api(
-            account=self._kommo.account(),
-            pipelines=self._kommo.pipelines(),
-            users=self._kommo.users() or [],
-            custom_fields=self._kommo.custom_fields("leads"),
-            contact_fields=self._fields_of("contact"),
-            company_fields=self._fields_of("company"),
-            loss_reasons=self._kommo.loss_reasons(),
+    def read_live(self) -> tuple[KommoSchema, AirtableSchema]:
+        """Both accounts as they are this moment; nothing is kept of it."""
+        return (
+            KommoSchema.from_json(self._read_kommo()),
+            AirtableSchema.from_json(self._read_airtable()),
         )
-        return schema.to_json()
 
-    def _fields_of(self, kind: LinkKind) -> list[Json]:
-        """The custom fields of contacts or companies, if a link to them is mapped."""
-        mapped = any(LINK_KINDS[link.kommo] == kind for link in self._config.links)
-        return self._kommo.custom_fields(ENTITIES[kind]) if mapped else []
+    def last_read(self) -> tuple[KommoSchema, AirtableSchema] | None:
+        """Both accounts as somebody read them last, however long ago."""
+        kommo = self._documents.get(self._kommo_name)
+        airtable = self._documents.get(self._airtable_name)
+        if kommo is None or airtable is None:
+            return None
+        return (
+            KommoSchema.from_json(json.loads(kommo)),
+            AirtableSchema.from_json(json.loads(airtable)),
+        )
+
+    def _read_kommo(self) -> Json:
+        linked: list[LinkKind] = [LINK_KINDS[link.kommo] for link in self._config.links]
+        return read_kommo(self._kommo, linked).to_json()
 
     def _read_airtable(self) -> Json:
         return AirtableSchema.from_api(self._airtable.tables()).to_json()
+
+
+def read_kommo(client: KommoClient, linked: Collection[LinkKind]) -> KommoSchema:
+    """The account, with the custom fields of those of contacts and companies that are linked."""
+
+    def fields_of(kind: LinkKind) -> list[Json]:
+        return client.custom_fields(ENTITIES[kind]) if kind in linked else []
+
+    return KommoSchema.from_api(
+        account=client.account(),
+        pipelines=client.pipelines(),
+        users=client.users() or [],
+        custom_fields=client.custom_fields("leads"),
+        contact_fields=fields_of("contact"),
+        company_fields=fields_of("company"),
+        loss_reasons=client.loss_reasons(),
+    )

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from kommo_airtable_sync.core.enrichment import kind_of
 from kommo_airtable_sync.core.errors import LeadFailed
-from kommo_airtable_sync.core.problems import configuration_error
+from kommo_airtable_sync.core.problems import Mistakes
 from kommo_airtable_sync.core.sources import CLIPPED_AT, UnfitError
 from kommo_airtable_sync.core.types import Json
 
@@ -51,7 +51,7 @@ def load_functions(entries: Sequence[str], source: str = "sync.yaml") -> tuple[E
         else:
             found.append(f"enrich[{i}]: {entry} is not a function")
     if found:
-        raise configuration_error(source, found)
+        raise Mistakes(source, found)
     return tuple(loaded)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from celery import Celery
 from dagster_celery.config import DEFAULT_CONFIG
 from dagster_celery.make_app import make_app
+from kombu.exceptions import OperationalError
 
 from kommo_airtable_sync.runtime.instance import celery_folders
 from kommo_airtable_sync.settings import Settings
@@ -39,6 +40,16 @@ def celery_args(settings: Settings, linger_seconds: float = 0.0) -> dict[str, An
             "task_default_queue": "live",
         },
     }
+
+
+def broker_trouble(settings: Settings) -> str:
+    """What keeps the broker from being reached, ``""`` if it answers; quotes no address."""
+    try:
+        with build_celery(settings).connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0)
+    except (OperationalError, ImportError, KeyError, ValueError) as error:
+        return type(error).__name__
+    return ""
 
 
 def _transport_options(settings: Settings, linger_seconds: float) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from kommo_airtable_sync.core.sources import CUSTOM_KINDS, READABLE
 from kommo_airtable_sync.core.types import ENTITIES, EntityKind
 from kommo_airtable_sync.core.vocabulary import SELECTS, field_with_id, words_of
 
-
 LISTED_MAX = 5
 """So many options are named; a longer list helps nobody."""
 

@@ -43,6 +43,7 @@ def test_definitions_hold_the_names_of_the_contract() -> None:
     assert {schedule.name for schedule in repository.schedule_defs} == {
         "maintenance_daily",
         "nightly_reconciliation",
+        "schema_check_daily",
     }
     assert sorted(sensor.name for sensor in repository.sensor_defs) == [
         "failure_alerts",

@@ -71,12 +71,10 @@ def test_every_command_that_is_written_down_exists(page: str) -> None:
 
 
 def test_commands_are_found_and_wrong_ones_are_noticed() -> None:
-    text = (
-        "Run `kommo-airtable-sync up --port 1` or\n```sh\nkommo-airtable-sync doctor --all\n```\n"
-    )
-    assert commands_of(text) == [["up", "--port", "1"], ["doctor", "--all"]]
+    text = "Run `kommo-airtable-sync up --port 1` or\n```sh\nkommo-airtable-sync nurse --all\n```\n"
+    assert commands_of(text) == [["up", "--port", "1"], ["nurse", "--all"]]
     assert complaint(["up", "--port", "1"]) is None
-    assert complaint(["doctor"]) == "there is no command doctor"
+    assert complaint(["nurse"]) == "there is no command nurse"
     assert complaint(["up", "--prot"]) == "up has no option --prot"
     assert complaint(["config", "scheme"]) == "there is no command scheme"
 

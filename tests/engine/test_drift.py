@@ -261,7 +261,9 @@ def test_each_change_is_named_before_a_write_fails_of_it(
     written = len(world.cells_written())
     whole = look(world.engine)
     found = [each for each in whole if each not in standing]
-    said = [each for each in found if all(w in f"{each.message} {each.remedy}" for w in change.says)]
+    said = [
+        each for each in found if all(w in f"{each.message} {each.remedy}" for w in change.says)
+    ]
     assert [each.level for each in said] == [change.level], found
     # Nothing was tried, so nothing has failed; and what is a problem, is one.
     assert (len(world.cells_written()), world.errors()) == (written, [])

@@ -1,8 +1,8 @@
 """OAuth towards Kommo, decided: when access is renewed, and what the token endpoint said. Pure.
 
 Sources: reference/kommo-api 1.2. An access token lasts a day; a refresh token lasts three months
-and can be exchanged once: whether the old one stays good until the new one is used, the documents say
-both ways. So access is renewed while much of it is left: whoever then loses an answer still has
+and can be exchanged once: whether the old one stays good until the new one is used, the documents
+say both ways. So access is renewed while much of it is left: whoever then loses an answer still has
 hours in which a person can give consent again.
 """
 

@@ -1,8 +1,8 @@
 """Access to Kommo by OAuth: one exchange at a time among all processes, stored before it is used.
 
 The order that keeps everybody in: take the lease and note that the refresh token is being
-exchanged; ask; store the answer; only then use it. Whoever dies in between leaves a lease that runs out and a
-refresh token that the next one tries again (reference/kommo-api 1.2).
+exchanged; ask; store the answer; only then use it. Whoever dies in between leaves a lease that runs
+out and a refresh token that the next one tries again (reference/kommo-api 1.2).
 """
 
 from __future__ import annotations

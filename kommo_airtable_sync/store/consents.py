@@ -14,6 +14,15 @@ from kommo_airtable_sync.store.schema import consents
 LEASE_SECONDS = 30.0
 """Longer than the time-outs of one exchange."""
 SEEDS_MAX = 50
+NOTHING_YET: dict[str, Any] = {
+    "generation": 0,
+    "access_token": "",
+    "refresh_token": "",
+    "granted_at": 0.0,
+    "expires_at": 0.0,
+    "lease_id": 0,
+    "seeds": "",
+}
 
 
 class Consents:
@@ -37,7 +46,7 @@ class Consents:
         """The consent as it stands; None if there never was one."""
         with self._database.read() as connection:
             row = connection.execute(sa.select(consents).where(self._mine)).first()
-        return None if row is None else _consent(row)
+        return None if row is None or not row.refresh_token else _consent(row)
 
     def seed(self, refresh_token: str) -> None:
         """Take a refresh token that a person has set, unless it was taken before.
@@ -113,6 +122,12 @@ class Consents:
         return str(found or "").split()
 
     def _lock(self, connection: Connection) -> None:
+        # A row that is not there cannot be locked: whoever comes second would not see the first.
+        connection.execute(
+            self._database.insert(consents)
+            .values(account=self._account, **NOTHING_YET)
+            .on_conflict_do_nothing()
+        )
         connection.execute(sa.select(consents.c.account).where(self._mine).with_for_update())
 
     def _put(self, connection: Connection, grant: Grant, **more: str) -> None:
@@ -126,13 +141,10 @@ class Consents:
             "lease_until": None,
             **more,
         }
-        first = {"account": self._account, "generation": 1, "lease_id": 0, "seeds": ""}
-        insert = self._database.insert(consents)
         connection.execute(
-            insert.values(**(first | values)).on_conflict_do_update(
-                index_elements=[consents.c.account],
-                set_={**values, "generation": consents.c.generation + 1},
-            )
+            sa.update(consents)
+            .where(self._mine)
+            .values(generation=consents.c.generation + 1, **values)
         )
 
 

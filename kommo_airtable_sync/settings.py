@@ -18,6 +18,7 @@ from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.core.quota import MonthlyQuota
 
 SECRET_CHARACTERS_MIN = 16
+OAUTH = ("KOMMO_CLIENT_ID", "KOMMO_CLIENT_SECRET", "KOMMO_REDIRECT_URI")
 
 
 class Settings(BaseSettings):
@@ -30,6 +31,10 @@ class Settings(BaseSettings):
     kommo_subdomain: str = ""
     kommo_base_url: str = ""
     kommo_token: SecretStr = SecretStr("")
+    kommo_client_id: str = ""
+    kommo_client_secret: SecretStr = SecretStr("")
+    kommo_redirect_uri: str = ""
+    kommo_refresh_token: SecretStr = SecretStr("")
     airtable_token: SecretStr = SecretStr("")
     airtable_base_id: str = ""
     airtable_endpoint_url: str = "https://api.airtable.com"
@@ -98,14 +103,24 @@ class Settings(BaseSettings):
             )
         return f"https://{self.kommo_subdomain}.kommo.com"
 
+    @property
+    def uses_oauth(self) -> bool:
+        """Whether access to Kommo is by OAuth; a long-lived token wins where both are set."""
+        return bool(self.kommo_client_id) and not self.kommo_token.get_secret_value()
+
     def require(self, *names: str) -> None:
-        """Make sure that these settings are given.
+        """Make sure that these settings are given; OAuth's three stand in for KOMMO_TOKEN.
 
         Raises:
             ConfigurationError: naming every missing one.
         """
         missing: list[str] = []
-        for name in names:
+        wanted = [
+            each
+            for name in names
+            for each in (OAUTH if name == "KOMMO_TOKEN" and self.uses_oauth else (name,))
+        ]
+        for name in wanted:
             value = getattr(self, name.lower())
             text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
             if not text:

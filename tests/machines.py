@@ -35,6 +35,8 @@ UNLIMITED = {"max_share_changed": 1.0, "max_records_changed": 1_000_000, "max_de
 CONTROL = {"daemon": "dagster._daemon", "code-server": "api grpc", "webserver": "dagster_webserver"}
 SPAWNED = ("receiver-1", "receiver-2", "worker-live-1", "worker-live-2", "worker-bulk", "redis")
 RESTART_SECONDS = 1.0
+# More than any deal is worth at first: from edit to edit a lead's amount only grows.
+ABOVE_ALL = 1_000_000
 
 
 def redis_server() -> str:
@@ -159,7 +161,7 @@ class Storm:
                 for number in range(count):
                     began = time.monotonic()
                     lead = leads[number] if number < len(leads) else self.dice.choice(leads)
-                    self.here.stand_ins.edit_lead(lead, price=number + 1)
+                    self.here.stand_ins.edit_lead(lead, price=ABOVE_ALL + number)
                     self._tell(session, lead)
                     progress(number + 1)
                     self.over.wait(max(0.0, 1 / self.per_second - (time.monotonic() - began)))

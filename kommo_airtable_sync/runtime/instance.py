@@ -62,7 +62,7 @@ def prepare_home(settings: Settings) -> Path:
     elif shared and "DAGSTER_POSTGRES_URL" not in dagster_yaml.read_text(encoding="utf-8"):
         raise ConfigurationError(
             f"DAGSTER_POSTGRES_URL is set, but {dagster_yaml} does not use it.",
-            "Delete that file, and it is written anew; or add Dagster's `storage: postgres:` to it.",
+            "Delete that file and it is written anew, or add Dagster's `storage: postgres:`.",
         )
     if settings.broker_url.startswith("filesystem"):
         for folder in celery_folders(home):

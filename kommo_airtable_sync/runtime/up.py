@@ -83,7 +83,7 @@ def run_up(settings: Settings, workers: int, groups: Collection[str] = GROUPS) -
     environment = _environment(settings, stop_file)
     chosen = [part for part in parts(settings, workers) if part.group in groups]
     config = write_supervisor_config(settings, chosen)
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     create_dagster_storage(environment)
     process = subprocess.Popen(  # noqa: S603 - our own command
         [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(config)],

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from kommo_airtable_sync.core.config import SyncConfig, parse_config
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.core.quota import MonthlyQuota
+from kommo_airtable_sync.store.database import with_driver
 
 SECRET_CHARACTERS_MIN = 16
 OAUTH = ("KOMMO_CLIENT_ID", "KOMMO_CLIENT_SECRET", "KOMMO_REDIRECT_URI")
@@ -43,6 +44,7 @@ class Settings(BaseSettings):
     sync_config: Path = Path("sync.yaml")
     sync_database_url: str = ""
     dagster_home: Path = Path(".dagster_home")
+    dagster_postgres_url: SecretStr = SecretStr("")
     celery_broker_url: str = ""
     celery_result_backend: str = ""
     metrics_token: SecretStr = SecretStr("")
@@ -201,5 +203,7 @@ def read_settings() -> Settings:
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """The environment of a child process: ours, with DAGSTER_HOME made absolute."""
-    return {**os.environ, "DAGSTER_HOME": str(settings.home)}
+    """The environment of a child process: ours, with what Dagster itself reads from there."""
+    url = settings.dagster_postgres_url.get_secret_value()
+    storage = {"DAGSTER_POSTGRES_URL": with_driver(url)} if url else {}
+    return {**os.environ, "DAGSTER_HOME": str(settings.home), **storage}

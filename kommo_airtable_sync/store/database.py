@@ -177,9 +177,12 @@ def _postgres_engine(url: str) -> sa.Engine:
             "SYNC_DATABASE_URL is neither sqlite:///... nor postgresql://...",
             "Use one of these two.",
         )
-    # Without a driver in the URL, SQLAlchemy 2.1 looks for psycopg 3, 2.0 for psycopg2.
-    driver = "postgresql+psycopg2://" + url.partition("://")[2]
-    return sa.create_engine(driver, pool_size=4, max_overflow=8, pool_pre_ping=True)
+    return sa.create_engine(with_driver(url), pool_size=4, max_overflow=8, pool_pre_ping=True)
+
+
+def with_driver(url: str) -> str:
+    """A PostgreSQL URL with our driver: without one SQLAlchemy 2.1 looks for psycopg 3."""
+    return "postgresql+psycopg2://" + url.partition("://")[2]
 
 
 def _ask_for_wal(cursor: sqlite3.Cursor) -> str:

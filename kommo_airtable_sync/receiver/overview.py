@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from datetime import datetime
+from typing import Literal
 
 from kommo_airtable_sync.core import canonical
 from kommo_airtable_sync.core.headline import Facts, Tone, ago, headline
@@ -69,7 +70,7 @@ class Overview:
     hours: Sequence[tuple[float, float, int] | None]
     latency: tuple[float, float, int] | None
     quota: QuotaReport
-    last_reconcile: Mapping[str, Any] | None
+    compared: str
 
 
 class Desk:
@@ -117,7 +118,7 @@ class Desk:
             hours=by_hour(settled, now),
             latency=_quantiles([took for _, took in settled]),
             quota=limiter.month_so_far(self._limits, self._quota),
-            last_reconcile=json.loads(report) if report else None,
+            compared=_compared(report, now),
         )
 
     def _conflicts(self, now: float) -> list[Conflict]:
@@ -196,6 +197,12 @@ def _quantiles(took: list[float]) -> tuple[float, float, int] | None:
     if not ordered:
         return None
     return nearest_rank(ordered, 0.5), nearest_rank(ordered, 0.95), len(ordered)
+
+
+def _compared(report: str | None, now: float) -> str:
+    """When both sides were last compared in full or in part, as people say it; or empty."""
+    at = json.loads(report).get("finished_at") if report else None
+    return f"{ago(now - datetime.fromisoformat(at).timestamp())} ago" if at else ""
 
 
 def _spell(value: Canonical) -> str:

@@ -19,6 +19,7 @@ from kommo_airtable_sync.receiver.overview import ROWS_MAX, Desk
 from kommo_airtable_sync.receiver.status_page import FAILED_AT_ONCE, StatusPage
 from kommo_airtable_sync.runtime.receiving import status_routes
 from kommo_airtable_sync.settings import Settings
+from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.inbox import Inbox
 from kommo_airtable_sync.store.reports import Reports
 from kommo_airtable_sync.store.settling import Outcome
@@ -26,7 +27,7 @@ from tests.conftest import HandClock
 from tests.receiver.browser import browser
 from tests.receiver.fakes import SECRET, FakeInbox, app_for, running
 from tests.simulated import World, fields_with
-from tests.two_way import BOTH_WAYS, edit
+from tests.two_way import BOTH_WAYS, edit, settle
 
 PASSWORD = "open-sesame-123"
 EVIL = "<script>alert(1)</script> & \"co\" 'x'"
@@ -46,11 +47,14 @@ def world(database, clock: HandClock) -> Iterator[World]:
 
 
 @pytest.fixture
-def page(world: World) -> Iterator[str]:
-    desk = Desk(world.database, world.limiter, MonthlyQuota("appX", 100_000))
+def page(world: World, clock: HandClock, tmp_path: Path) -> Iterator[str]:
+    # In a file, as it is: several threads look at once.
+    limits = Database(f"sqlite:///{tmp_path / 'limits.db'}", clock, durable=False)
+    desk = Desk(world.database, limits, MonthlyQuota("appX", 100_000))
     status = StatusPage(desk, PASSWORD, "https://acme.kommo.com", "https://dagster.example")
     with running(app_for(FakeInbox(), more_routes=status.routes())) as url:
         yield url
+    limits.close()
 
 
 def get(url: str, word: str = PASSWORD) -> requests.Response:
@@ -60,10 +64,10 @@ def get(url: str, word: str = PASSWORD) -> requests.Response:
 def in_conflict(world: World) -> int:
     """A lead whose name both sides have changed."""
     lead = world.add_lead(name="Agreed name")
-    world.settle_all()
+    settle(world)
     edit(world, "kommo", lead, {"Deal Name": EVIL})
     edit(world, "airtable", lead, {"Deal Name": "Ops name"})
-    world.settle_all()
+    settle(world)
     assert len(Reports(world.database).list_conflicts()) == 1
     return lead
 
@@ -128,10 +132,12 @@ def test_a_choice_goes_the_way_of_the_command_and_names_who_made_it(
     lead = in_conflict(world)
     answer = press(page, get(page).text, "Use Airtable")
     assert "will stand" in answer.text
-    world.settle_all()
+    settle(world)
     assert Reports(world.database).list_conflicts() == []
     assert world.lead(lead)["name"] == "Ops name"
-    event = next(e for e in Reports(world.database).list_events("all") if e.kind == "resolve")
+    event = next(
+        e for e in Reports(world.database).list_events("all") if e.kind == "resolve"
+    )
     with world.database.read() as connection:
         said = connection.exec_driver_sql(
             f"SELECT directive FROM events WHERE id = {event.id}"
@@ -144,9 +150,11 @@ def test_a_choice_between_values_that_are_no_more_is_refused(world: World, page:
     old = get(page).text
     edit(world, "airtable", lead, {"Deal Name": "Newer name"})
     press(page, old, "Use Kommo")
-    world.settle_all()
+    settle(world)
     assert world.record(lead)["Deal Name"] == "Newer name"
-    event = next(e for e in Reports(world.database).list_events("all") if e.kind == "resolve")
+    event = next(
+        e for e in Reports(world.database).list_events("all") if e.kind == "resolve"
+    )
     assert "refused" in str(event.outcome)
 
 
@@ -206,7 +214,7 @@ def test_somebody_in_a_browser_decides_a_conflict_and_drops_a_failed_change(
         assert "will stand" in person.text()
         person.click("Really drop it")
         assert "is dropped" in person.text()
-        world.settle_all()
+        settle(world)
         person.open(page)
         assert "All is well" in person.text() or "nothing was loaded yet" in person.text()
     assert world.record(lead)["Deal Name"] == EVIL

@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     dagster_postgres_url: SecretStr = SecretStr("")
     celery_broker_url: str = ""
     celery_result_backend: str = ""
+    status_page_password: SecretStr = SecretStr("")
+    dagster_ui_url: str = ""
     metrics_token: SecretStr = SecretStr("")
     alert_webhook_url: SecretStr = SecretStr("")
     receiver_host: str = "127.0.0.1"
@@ -104,6 +106,11 @@ class Settings(BaseSettings):
                 "Set it to the first part of your account's address (SUBDOMAIN.kommo.com).",
             )
         return f"https://{self.kommo_subdomain}.kommo.com"
+
+    @property
+    def ui_url(self) -> str:
+        """Where people find the Dagster UI."""
+        return self.dagster_ui_url or f"http://127.0.0.1:{self.dagster_port}"
 
     @property
     def uses_oauth(self) -> bool:

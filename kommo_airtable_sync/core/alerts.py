@@ -50,6 +50,11 @@ _PAUSED = {
 }
 
 
+def paused_sentence(reason: str) -> str:
+    """What a pause means and what to do, by its reason."""
+    return _PAUSED.get("no answer" if reason in _NO_ANSWER else reason, "")
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """What is looked at.
@@ -101,7 +106,7 @@ def conditions(view: View, told: Collection[str] = ()) -> dict[str, str]:
         if seconds > PAUSE_SECONDS_MIN and not told_above:
             trouble = "no answer" if reason in _NO_ANSWER else reason
             found[f"{side} paused, {trouble}"] = (
-                f"{_PAUSED.get(trouble, '')} Changes wait, none is lost; details: `{_CLI} status`."
+                f"{paused_sentence(reason)} Changes wait, none is lost; details: `{_CLI} status`."
             )
     # What waits for a paused side has its own alert.
     if view.overdue_seconds > OVERDUE_SECONDS_MAX and not view.pauses:

@@ -19,7 +19,7 @@ from tests.docs.test_docs import ROOT, complaint
 DEPLOY = ROOT / "deploy"
 UNITS = sorted(DEPLOY.glob("systemd/*.service"))
 # What other programs of these files are told.
-FOREIGN = {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD", "PUBLIC_HOST", "UI_USER",
+FOREIGN = {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD", "PUBLIC_HOST", "UI_HOST", "UI_USER",
            "UI_PASSWORD_HASH", "PATH", "PYTHONUNBUFFERED"}  # fmt: skip
 Json = Any
 

@@ -54,6 +54,4 @@ def downgrade(
     settings = load_settings()
     with closing(Database(settings.database_url, SystemClock())) as database:
         database.downgrade(revision)
-    typer.echo(
-        f"the tables are those of {revision}; install that version before you start anything"
-    )
+    typer.echo(f"the tables are those of {revision}: install that version before anything starts")

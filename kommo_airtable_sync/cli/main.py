@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import sys
 import traceback
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from kommo_airtable_sync import __version__
 from kommo_airtable_sync.cli import (
     access,
     copies,
+    database,
     demo,
     doctor,
     explain,
@@ -30,8 +33,6 @@ from kommo_airtable_sync.store.database import StoreError
 
 app = typer.Typer(
     name="kommo-airtable-sync",
-    help="Keep Kommo leads and Airtable records the same, as a Dagster project. "
-    "(--debug with any command: errors with their traceback.)",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -48,9 +49,29 @@ for module in (
     explain,
     undo,
     webhooks,
+    database,
     demo,
 ):
     module.register(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kommo-airtable-sync {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version."),
+    ] = False,
+) -> None:
+    """Keep Kommo leads and Airtable records the same, as a Dagster project.
+
+    --debug with any command: errors with their traceback.
+    """
 
 
 def main() -> None:

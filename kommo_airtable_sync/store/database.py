@@ -127,13 +127,21 @@ class Database:
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
     def migrate(self) -> None:
-        """Bring the schema to this version; safe when several processes do it at once."""
+        """Bring the schema to this version; safe when several processes do it at once.
+
+        Raises:
+            ConfigurationError: if the database is of a newer version.
+        """
         script = ScriptDirectory.from_config(_alembic_config())
         with self.engine.connect() as connection:
-            if MigrationContext.configure(connection).get_current_heads() == tuple(
-                script.get_heads()
-            ):
-                return
+            here = MigrationContext.configure(connection).get_current_heads()
+        if here == tuple(script.get_heads()):
+            return
+        if newer := sorted(set(here) - set(_revisions(script))):
+            raise ConfigurationError(
+                f"The database is of a newer version than this program (revision {newer[0]}).",
+                "Install the newer version again; to go back for good, see docs/operations.md.",
+            )
         with self.write() as connection:
             if not self.is_sqlite:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
@@ -142,7 +150,15 @@ class Database:
             command.upgrade(config, "head")
 
     def downgrade(self, revision: str) -> None:
-        """Take the schema back to ``revision``."""
+        """Take the schema back to ``revision``.
+
+        Raises:
+            ConfigurationError: if there is no such revision.
+        """
+        known = _revisions(ScriptDirectory.from_config(_alembic_config()))
+        if revision not in (*known, "base"):
+            listed = ", ".join(sorted(known))
+            raise ConfigurationError(f"There is no revision {revision!r}.", f"There are: {listed}.")
         with self.write() as connection:
             config = _alembic_config()
             config.attributes["connection"] = connection
@@ -205,6 +221,10 @@ def _ask_for_wal(cursor: sqlite3.Cursor) -> str:
 def _begin_sqlite(connection: Connection) -> None:
     immediate = connection.get_execution_options().get("immediate", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _revisions(script: ScriptDirectory) -> list[str]:
+    return [each.revision for each in script.walk_revisions()]
 
 
 def _alembic_config() -> Config:

@@ -106,7 +106,7 @@ def no_webhook(side: str) -> Finding:
     return Finding(
         "webhooks",
         "warning",
-        f"No webhook is registered at {side}: changes there are found {when}.",
+        f"No webhook is registered at {side.capitalize()}: changes there are found {when}.",
         f"Run {CLI} webhooks register --url https://HOST.",
     )
 

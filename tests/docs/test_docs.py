@@ -235,3 +235,14 @@ def test_the_operations_page_explains_every_alert_there_is_and_no_other() -> Non
 def test_the_changelog_begins_with_this_version() -> None:
     versions = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", read("CHANGELOG.md"), re.M)
     assert versions[0] == __version__
+
+
+def test_every_state_of_an_event_is_explained() -> None:
+    from typing import get_args
+
+    from kommo_airtable_sync.store.reports import ListedState
+
+    section = read("docs/operations.md").split("## States of an event")[1].split("\n## ")[0]
+    explained = set(re.findall(r"^\| `(\w+)` \|", section, re.M))
+    # Ignored and dropped ones are over, and no person need do anything.
+    assert explained == set(get_args(ListedState)) - {"all", "ignored", "dropped"}

@@ -12,6 +12,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -122,11 +123,8 @@ class Database:
 
     def migrate(self) -> None:
         """Bring the schema to this version; safe when several processes do it at once."""
-        script = ScriptDirectory.from_config(_alembic_config())
         with self.engine.connect() as connection:
-            if MigrationContext.configure(connection).get_current_heads() == tuple(
-                script.get_heads()
-            ):
+            if MigrationContext.configure(connection).get_current_heads() == _heads():
                 return
         with self.write() as connection:
             if not self.is_sqlite:
@@ -192,6 +190,12 @@ def _ask_for_wal(cursor: sqlite3.Cursor) -> str:
 def _begin_sqlite(connection: Connection) -> None:
     immediate = connection.get_execution_options().get("immediate", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+@cache
+def _heads() -> tuple[str, ...]:
+    """The revisions of this version: read once a process, for a store is opened every tick."""
+    return tuple(ScriptDirectory.from_config(_alembic_config()).get_heads())
 
 
 def _alembic_config() -> Config:

@@ -14,8 +14,10 @@ from kommo_airtable_sync.core.types import BULK, LIVE, Priority
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.directory import Directory
 from kommo_airtable_sync.engine.enrich import Enricher, load_functions
+from kommo_airtable_sync.kommo.access import Integration, KommoAccess
 from kommo_airtable_sync.kommo.client import KommoClient
-from kommo_airtable_sync.settings import Settings
+from kommo_airtable_sync.settings import OAUTH, Settings
+from kommo_airtable_sync.store.consents import Consents
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.inbox import Inbox
@@ -68,13 +70,41 @@ def survey(settings: Settings) -> Generator[Survey]:
         opened.close()
 
 
-def kommo_client(settings: Settings, budget: SqlBudget) -> KommoClient:
+def kommo_access(settings: Settings, budget: SqlBudget, database: Database) -> KommoAccess:
+    """OAuth's access to the Kommo account of the settings.
+
+    Raises:
+        ConfigurationError: if a setting is missing or wrong.
+    """
+    settings.require(*OAUTH)
+    integration = Integration(
+        settings.kommo_client_id,
+        settings.kommo_client_secret.get_secret_value(),
+        settings.kommo_redirect_uri,
+        settings.kommo_refresh_token.get_secret_value(),
+    )
+    consents = Consents(database, settings.kommo_url)
+    return KommoAccess(settings.kommo_url, integration, consents, budget, SystemClock())
+
+
+def kommo_client(
+    settings: Settings, budget: SqlBudget, database: Database | None = None
+) -> KommoClient:
     """The Kommo account of the settings.
+
+    Args:
+        settings: as they are.
+        budget: of the account.
+        database: where OAuth keeps its tokens; opened here if none is given.
 
     Raises:
         ConfigurationError: if a setting is missing or wrong.
     """
     settings.require("KOMMO_TOKEN")
+    if settings.uses_oauth:
+        access = kommo_access(settings, budget, database or open_database(settings))
+        url, clock = settings.kommo_url, SystemClock()
+        return KommoClient(url, access.token, budget, clock=clock, renew=access.renew)
     token = settings.kommo_token.get_secret_value
     return KommoClient(settings.kommo_url, token, budget, clock=SystemClock())
 
@@ -117,7 +147,7 @@ def build_engine(settings: Settings, lane: Priority) -> Engine:
     database = open_database(settings)
     limiter = open_limiter(settings)
     kommo_budget, airtable_budget = budgets(settings, limiter, lane)
-    kommo = kommo_client(settings, kommo_budget)
+    kommo = kommo_client(settings, kommo_budget, database)
     airtable = airtable_client(settings, airtable_budget)
     return Engine(
         config=config,

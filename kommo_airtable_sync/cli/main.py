@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from kommo_airtable_sync.cli import (
+    access,
     copies,
     demo,
     doctor,
@@ -35,7 +36,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (setup, doctor, parts, inbox, held, reconcile, copies, explain, undo, webhooks, demo):
+for module in (
+    access,
+    setup,
+    doctor,
+    parts,
+    inbox,
+    held,
+    reconcile,
+    copies,
+    explain,
+    undo,
+    webhooks,
+    demo,
+):
     module.register(app)
 
 

@@ -7,16 +7,12 @@ import json
 import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from decimal import Decimal
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-
-from kommo_airtable_sync.core.canonical import plain
-from kommo_airtable_sync.core.types import Canonical
 
 
 def print_json(data: Any) -> None:
@@ -57,12 +53,3 @@ def actor() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"uid {os.getuid()}"
-
-
-def shown(value: Canonical) -> str:
-    """A canonical value as people read it."""
-    if value is None:
-        return "(empty)"
-    if isinstance(value, frozenset):
-        return ", ".join(sorted(value))
-    return plain(value) if isinstance(value, Decimal) else str(value)

@@ -31,14 +31,23 @@ def up(
         int | None, typer.Option(min=1, max=65535, help="Dagster UI (DAGSTER_PORT).")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Live workers; all but one stand by.")] = 1,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="receiver, control (daemon, code server and UI: once in all) or workers; again "
+            "for a second one. For several machines."
+        ),
+    ] = None,
 ) -> None:
     """Run everything in the foreground; Ctrl-C stops all within 10 s, losing nothing."""
-    from kommo_airtable_sync.runtime.up import run_up
+    from kommo_airtable_sync.runtime.up import GROUPS, run_up
 
+    if only and not set(only) <= set(GROUPS):
+        raise typer.BadParameter(f"use {', '.join(GROUPS)}", param_hint="--only")
     settings = load_settings()
     updates = {"receiver_host": host, "receiver_port": port, "dagster_port": dagster_port}
     given = {name: value for name, value in updates.items() if value is not None}
-    raise typer.Exit(run_up(settings.model_copy(update=given), workers))
+    raise typer.Exit(run_up(settings.model_copy(update=given), workers, tuple(only or GROUPS)))
 
 
 def receiver(

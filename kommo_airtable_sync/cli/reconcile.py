@@ -15,8 +15,8 @@ from kommo_airtable_sync.cli.output import (
     print_json,
     print_table,
     progress_bars,
-    shown,
 )
+from kommo_airtable_sync.core.canonical import shown
 from kommo_airtable_sync.settings import load_settings
 
 if TYPE_CHECKING:

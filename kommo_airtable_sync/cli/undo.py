@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kommo_airtable_sync.cli.output import actor, print_json, print_table, progress_bars, shown
+from kommo_airtable_sync.cli.output import actor, print_json, print_table, progress_bars
+from kommo_airtable_sync.core.canonical import shown
 from kommo_airtable_sync.settings import load_settings
 
 if TYPE_CHECKING:

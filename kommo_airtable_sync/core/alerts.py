@@ -19,6 +19,7 @@ NUDGE_WINDOW_SECONDS = 90.0
 NUDGES_MIN = 4
 RUNS_TOLD_MAX = 3
 RUN = "run "
+CONSENT = "kommo consent"
 FORECAST = "airtable quota forecast"
 # A forecast sways from day to night: what was told ends only when it is well below the quota.
 FORECAST_OVER_SHARE = 0.9
@@ -49,6 +50,11 @@ _PAUSED = {
 }
 
 
+def paused_sentence(reason: str) -> str:
+    """What a pause means and what to do, by its reason."""
+    return _PAUSED.get("no answer" if reason in _NO_ANSWER else reason, "")
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """What is looked at.
@@ -60,6 +66,7 @@ class View:
         nudges: lane -> unanswered ones of the last ``NUDGE_WINDOW_SECONDS``.
         failed_runs: of late, run id -> job.
         quota: Airtable's month, if it was looked at.
+        consent_refused: Kommo renews OAuth's access no more.
     """
 
     waiting: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -68,6 +75,7 @@ class View:
     nudges: Mapping[str, int] = field(default_factory=dict[str, int])
     failed_runs: Mapping[str, str] = field(default_factory=dict[str, str])
     quota: QuotaReport | None = None
+    consent_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +95,18 @@ def conditions(view: View, told: Collection[str] = ()) -> dict[str, str]:
         told: names of what people know already.
     """
     found = {name: f"{n}. {WAITING[name]}" for name, n in view.waiting.items() if n}
+    if view.consent_refused:
+        found[CONSENT] = (
+            "Kommo renews our access no more: was it revoked, or an answer lost? Give consent "
+            f"again with `{_CLI} authorize CODE`, before the access in hand ends (`{_CLI} doctor`)."
+        )
     for side, (reason, seconds) in view.pauses.items():
-        if seconds > PAUSE_SECONDS_MIN:
+        # Once consent is refused, what follows from it is no news.
+        told_above = view.consent_refused and (side, reason) == ("kommo", "unauthorized")
+        if seconds > PAUSE_SECONDS_MIN and not told_above:
             trouble = "no answer" if reason in _NO_ANSWER else reason
             found[f"{side} paused, {trouble}"] = (
-                f"{_PAUSED.get(trouble, '')} Changes wait, none is lost; details: `{_CLI} status`."
+                f"{paused_sentence(reason)} Changes wait, none is lost; details: `{_CLI} status`."
             )
     # What waits for a paused side has its own alert.
     if view.overdue_seconds > OVERDUE_SECONDS_MAX and not view.pauses:

@@ -46,6 +46,15 @@ def is_blank(value: Canonical) -> bool:
     return normalise(value) is None
 
 
+def shown(value: Canonical) -> str:
+    """A canonical value as people read it."""
+    if value is None:
+        return "(empty)"
+    if isinstance(value, frozenset):
+        return ", ".join(sorted(value))
+    return plain(value) if isinstance(value, Decimal) else str(value)
+
+
 def plain(number: Decimal) -> str:
     """The number's exact digits, no exponent and no trailing zeros: ``Decimal("1E+1")`` -> ``10``.
 

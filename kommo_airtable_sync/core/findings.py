@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Literal
 
+from kommo_airtable_sync.core.oauth import Consent
 from kommo_airtable_sync.core.quota import QuotaReport
 from kommo_airtable_sync.core.types import Json
 
@@ -149,6 +150,18 @@ def token_end(token: str, now: datetime) -> Finding | None:
     if left > EXPIRED:
         return Finding("kommo", "warning", f"KOMMO_TOKEN ends on {day}.", remedy)
     return Finding("kommo", "problem", f"KOMMO_TOKEN ended on {day}.", remedy)
+
+
+def consent(known: Consent, now: datetime) -> Finding:
+    """Access by OAuth: until when, and whether Kommo renews it."""
+    until = datetime.fromtimestamp(known.grant.expires_at, timezone.utc)
+    if known.refused_at is not None:
+        ended = "ended" if until <= now else "ends"
+        message = f"Kommo renews our access no more; it {ended} at {until:%Y-%m-%d %H:%M} UTC."
+        remedy = f"Give consent again: {CLI} authorize CODE (its --help says where the code is)."
+        return Finding("kommo", "problem", message, remedy)
+    message = f"Access by OAuth until {until:%Y-%m-%d %H:%M} UTC, renewed by itself."
+    return Finding("kommo", "ok", message)
 
 
 def _expiry(token: str) -> datetime | None:

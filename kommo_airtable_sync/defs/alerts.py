@@ -17,7 +17,8 @@ from kommo_airtable_sync.assembly import LANES, SystemClock, open_database, open
 from kommo_airtable_sync.core.alerts import NUDGE_WINDOW_SECONDS, View, changes, conditions
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.core.quota import QuotaReport
-from kommo_airtable_sync.settings import load_settings
+from kommo_airtable_sync.settings import Settings, load_settings
+from kommo_airtable_sync.store.consents import Consents
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.limiter import month_so_far
@@ -55,7 +56,7 @@ def failure_alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 
     try:
         quota = month_so_far(limiter, settings.monthly_quota)
-        view = look(database, failed_runs(context), quota)
+        view = look(database, failed_runs(context), quota, consent_refused(settings, database))
         return dg.SkipReason(tell(database, view, document, send))
     finally:
         database.close()
@@ -76,7 +77,20 @@ def failed_runs(context: dg.SensorEvaluationContext) -> dict[str, str]:
     }
 
 
-def look(database: Database, runs: Mapping[str, str], quota: QuotaReport | None = None) -> View:
+def consent_refused(settings: Settings, database: Database) -> bool:
+    """Whether Kommo renews OAuth's access no more."""
+    if not settings.uses_oauth:
+        return False
+    consent = Consents(database, settings.kommo_url).load()
+    return consent is not None and consent.refused_at is not None
+
+
+def look(
+    database: Database,
+    runs: Mapping[str, str],
+    quota: QuotaReport | None = None,
+    consent_refused: bool = False,
+) -> View:
     """What the store says now."""
     reports, runners = Reports(database), Runners(database)
     window = NUDGE_WINDOW_SECONDS
@@ -87,6 +101,7 @@ def look(database: Database, runs: Mapping[str, str], quota: QuotaReport | None 
         nudges={name: runners.unanswered_nudges(lane, window) for name, lane in LANES.items()},
         failed_runs=runs,
         quota=quota,
+        consent_refused=consent_refused,
     )
 
 

@@ -38,6 +38,8 @@ class KommoClient:
         token: gives the access token of the moment; called once per HTTP call.
         budget: the account's shared request budget.
         clock: compared with Kommo's own (``server_ahead_seconds``).
+        renew: takes a token that was answered with 401 and sees that ``token`` gives another one;
+            without it a 401 is final.
         timeout: connect and read, in seconds.
         session: to share a connection pool.
 
@@ -51,11 +53,13 @@ class KommoClient:
         budget: Budget,
         *,
         clock: Clock,
+        renew: Callable[[str], None] | None = None,
         timeout: tuple[float, float] = (3.05, 15.0),
         session: requests.Session | None = None,
     ) -> None:
         self._api = base_url.rstrip("/") + "/api/v4/"
         self._token = token
+        self._renew = renew
         self._budget = budget
         self._clock = clock
         self._timeout = timeout
@@ -243,6 +247,11 @@ class KommoClient:
         url = self._api + path + (f"?{query}" if query else "")
         outcome = self._try(method, url, body, auth)
         if method == "GET" and isinstance(outcome, Exception) and dropped(outcome):
+            outcome = self._try(method, url, body, auth)
+        if self._renew and not isinstance(outcome, Exception) and outcome.status_code == 401:
+            # A refused call was not carried out, whatever it was: it may be made again.
+            self._renew(auth.token)
+            auth = _Bearer(self._token())
             outcome = self._try(method, url, body, auth)
         if isinstance(outcome, Exception):
             raise classify_lost(outcome)

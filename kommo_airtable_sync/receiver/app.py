@@ -53,6 +53,7 @@ def create_app(
     metrics: Callable[[], bytes],
     metrics_token: str = "",
     links: bool = False,
+    more_routes: Sequence[Route] = (),
 ) -> Starlette:
     """The receiver as an ASGI application.
 
@@ -65,6 +66,7 @@ def create_app(
         metrics: gives the Prometheus text; called in a thread.
         metrics_token: METRICS_TOKEN; without it /metrics answers loopback only.
         links: whether contacts and companies are mapped.
+        more_routes: the status page.
 
     Raises:
         ConfigurationError: a secret is too short to be one.
@@ -149,6 +151,7 @@ def create_app(
             Route("/healthz", _healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics_page),
+            *more_routes,
         ],
         lifespan=lifespan,
     )

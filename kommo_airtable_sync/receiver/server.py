@@ -18,7 +18,7 @@ CONNECTIONS_MAX = 1_000
 
 _log = logging.getLogger("kommo_airtable_sync.receiver")
 _SHOWN_PATHS = frozenset(
-    {"/healthz", "/readyz", "/metrics", "/hooks/airtable", "/hooks/airtable/ping"}
+    {"/", "/healthz", "/readyz", "/metrics", "/hooks/airtable", "/hooks/airtable/ping"}
 )
 _HOOKS = "/hooks/kommo"
 

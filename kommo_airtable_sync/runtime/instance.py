@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.settings import Settings
 
 DAGSTER_YAML = """\
@@ -32,19 +33,37 @@ retention:
 """
 
 
+POSTGRES_STORAGE = """\
+storage:                  # runs and their logs, where several machines share them
+  postgres:
+    postgres_url: {env: DAGSTER_POSTGRES_URL}
+"""
+
+
 def prepare_home(settings: Settings) -> Path:
     """Create what is missing in DAGSTER_HOME: ``dagster.yaml`` and the broker's folders.
 
     Returns:
         The folder for sockets, generated configuration and ready marks.
+
+    Raises:
+        ConfigurationError: if an older ``dagster.yaml`` says where Dagster keeps its runs, and the
+            settings say otherwise.
     """
     home = settings.home
     # Not "logs": Dagster takes a folder of that name for its telemetry and removes it.
     for folder in (home, home / "run", home / "run" / "logs"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     dagster_yaml = home / "dagster.yaml"
+    shared = bool(settings.dagster_postgres_url.get_secret_value())
     if not dagster_yaml.exists():
-        dagster_yaml.write_text(DAGSTER_YAML, encoding="utf-8")
+        text = DAGSTER_YAML + (POSTGRES_STORAGE if shared else "")
+        dagster_yaml.write_text(text, encoding="utf-8")
+    elif shared and "DAGSTER_POSTGRES_URL" not in dagster_yaml.read_text(encoding="utf-8"):
+        raise ConfigurationError(
+            f"DAGSTER_POSTGRES_URL is set, but {dagster_yaml} does not use it.",
+            "Delete that file and it is written anew, or add Dagster's `storage: postgres:`.",
+        )
     if settings.broker_url.startswith("filesystem"):
         for folder in celery_folders(home):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

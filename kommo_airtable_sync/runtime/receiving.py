@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 
+from starlette.routing import Route
+
 from kommo_airtable_sync.assembly import open_database, open_limiter
 from kommo_airtable_sync.core.airtable_hooks import ping_event
 from kommo_airtable_sync.core.errors import ConfigurationError
@@ -11,11 +13,16 @@ from kommo_airtable_sync.engine.pull import registered
 from kommo_airtable_sync.receiver.app import create_app
 from kommo_airtable_sync.receiver.beating import start_beating
 from kommo_airtable_sync.receiver.metrics import metrics_text
+from kommo_airtable_sync.receiver.overview import Desk
 from kommo_airtable_sync.receiver.server import serve
+from kommo_airtable_sync.receiver.status_page import StatusPage
 from kommo_airtable_sync.settings import Settings
+from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.gaps import Gaps
 from kommo_airtable_sync.store.inbox import Inbox
+
+PASSWORD_LENGTH_MIN = 12
 
 
 def run_receiver(settings: Settings, host: str, port: int) -> None:
@@ -41,10 +48,29 @@ def run_receiver(settings: Settings, host: str, port: int) -> None:
         metrics=lambda: metrics_text(database, limiter, settings.monthly_quota),
         metrics_token=settings.metrics_token.get_secret_value(),
         links=bool(config.clients),
+        more_routes=status_routes(settings, database, limiter),
     )
     settings.mark_ready("receiver")
     start_beating(Gaps(database))
     serve(app, host, port)
+
+
+def status_routes(settings: Settings, database: Database, limiter: Database) -> list[Route]:
+    """The status page, if there is a password for it.
+
+    Raises:
+        ConfigurationError: if the password is too short to be one.
+    """
+    password = settings.status_page_password.get_secret_value()
+    if not password:
+        return []
+    if len(password) < PASSWORD_LENGTH_MIN:
+        raise ConfigurationError(
+            f"STATUS_PAGE_PASSWORD is shorter than {PASSWORD_LENGTH_MIN} characters.",
+            "Take a longer one, or none: then there is no status page.",
+        )
+    desk = Desk(database, limiter, settings.monthly_quota)
+    return StatusPage(desk, password, settings.kommo_url, settings.ui_url).routes()
 
 
 def require_free_port(name: str, host: str, port: int) -> None:

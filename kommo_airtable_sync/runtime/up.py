@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from kommo_airtable_sync.core.errors import SyncError
 from kommo_airtable_sync.engine.context import STALE_SECONDS
 from kommo_airtable_sync.runtime.instance import prepare_home, write_workspace
 from kommo_airtable_sync.runtime.receiving import require_free_port
-from kommo_airtable_sync.settings import Settings
+from kommo_airtable_sync.settings import Settings, child_environment
 from kommo_airtable_sync.store.runners import Runners
 
 STOP_SECONDS = 5
@@ -38,6 +38,17 @@ READY_SECONDS_MAX = 90.0
 FLAG_SECONDS_MAX = 3.0
 SENSOR_SECONDS_MAX = 60.0
 
+RECEIVER, CONTROL, WORKERS = "receiver", "control", "workers"
+GROUPS = (RECEIVER, CONTROL, WORKERS)
+"""What one machine of several may run; control is daemon, code server and UI, once in all."""
+GROUP_OF = {
+    "receiver": RECEIVER,
+    "webserver": CONTROL,
+    "sensor": CONTROL,
+    "worker-live": WORKERS,
+    "worker-bulk": WORKERS,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -46,10 +57,11 @@ class Part:
     name: str
     command: list[str]
     stop_seconds: int = STOP_SECONDS
+    group: str = CONTROL
 
 
-def run_up(settings: Settings, workers: int) -> int:
-    """Run all parts until SIGINT or SIGTERM; returns the exit code.
+def run_up(settings: Settings, workers: int, groups: Collection[str] = GROUPS) -> int:
+    """Run the parts of these groups until SIGINT or SIGTERM; returns the exit code.
 
     Raises:
         ConfigurationError: before anything starts, if a setting or sync.yaml is wrong.
@@ -58,8 +70,10 @@ def run_up(settings: Settings, workers: int) -> int:
     settings.require("KOMMO_WEBHOOK_SECRET", "AIRTABLE_WEBHOOK_SECRET")
     settings.load_config()
     stop_leftover(settings)
-    require_free_port("RECEIVER_PORT", settings.receiver_host, settings.receiver_port)
-    require_free_port("DAGSTER_PORT", "127.0.0.1", settings.dagster_port)
+    if RECEIVER in groups:
+        require_free_port("RECEIVER_PORT", settings.receiver_host, settings.receiver_port)
+    if CONTROL in groups:
+        require_free_port("DAGSTER_PORT", "127.0.0.1", settings.dagster_port)
     run_folder = prepare_home(settings)
     open_database(settings).close()
     for mark in run_folder.glob("*.ready"):
@@ -67,8 +81,9 @@ def run_up(settings: Settings, workers: int) -> int:
     stop_file = run_folder / "stop"
     stop_file.unlink(missing_ok=True)
     environment = _environment(settings, stop_file)
-    config = write_supervisor_config(settings, parts(settings, workers))
-    console = Console(stderr=True, highlight=False)
+    chosen = [part for part in parts(settings, workers) if part.group in groups]
+    config = write_supervisor_config(settings, chosen)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     create_dagster_storage(environment)
     process = subprocess.Popen(  # noqa: S603 - our own command
         [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(config)],
@@ -84,7 +99,8 @@ def run_up(settings: Settings, workers: int) -> int:
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    _announce(console, settings, lambda: bool(stopping) or process.poll() is not None)
+    over = lambda: bool(stopping) or process.poll() is not None  # noqa: E731
+    _announce(console, settings, groups, over)
     while not stopping and process.poll() is None:
         time.sleep(0.2)
     if not stopping:
@@ -170,17 +186,24 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _announce(console: Console, settings: Settings, over: Callable[[], bool]) -> None:
+def _announce(
+    console: Console, settings: Settings, groups: Collection[str], over: Callable[[], bool]
+) -> None:
     """Wait until every part works, then say where things are."""
-    console.print("starting receiver, Dagster and workers ...")
+    console.print(f"starting {', '.join(groups)} ...")
     ends_at = time.monotonic() + READY_SECONDS_MAX
     waiting = ""
     while time.monotonic() < ends_at and not over():
-        waiting = ", ".join(name for name, works in readiness(settings).items() if not works)
+        waiting = ", ".join(
+            name
+            for name, works in readiness(settings).items()
+            if not works and GROUP_OF[name] in groups
+        )
         if not waiting:
+            receiver = f"  webhooks: http://{settings.receiver_host}:{settings.receiver_port}"
+            ui = f"  Dagster UI: http://127.0.0.1:{settings.dagster_port}"
             console.print(
-                f"ready. webhooks: http://{settings.receiver_host}:{settings.receiver_port}"
-                f"  Dagster UI: http://127.0.0.1:{settings.dagster_port}\n"
+                f"ready.{receiver if RECEIVER in groups else ''}{ui if CONTROL in groups else ''}\n"
                 f"logs: {settings.home / 'run' / 'logs'}   Ctrl-C stops everything."
             )
             return
@@ -246,6 +269,7 @@ def parts(settings: Settings, workers: int) -> list[Part]:
                 "--port",
                 str(settings.receiver_port),
             ],
+            group=RECEIVER,
         ),
         Part(
             "code-server",
@@ -266,10 +290,15 @@ def parts(settings: Settings, workers: int) -> list[Part]:
             ],
         ),
         *(
-            Part(f"worker-live-{number}", [*us, "worker", "--queue", "live"], WORKER_STOP_SECONDS)
+            Part(
+                f"worker-live-{number}",
+                [*us, "worker", "--queue", "live"],
+                WORKER_STOP_SECONDS,
+                WORKERS,
+            )
             for number in range(1, workers + 1)
         ),
-        Part("worker-bulk", [*us, "worker", "--queue", "bulk"], WORKER_STOP_SECONDS),
+        Part("worker-bulk", [*us, "worker", "--queue", "bulk"], WORKER_STOP_SECONDS, WORKERS),
         Part("webserver", [sys.executable, "-m", "dagster_webserver", *webserver]),
         Part(
             "daemon",
@@ -329,8 +358,7 @@ def _quoted(word: str) -> str:
 
 def _environment(settings: Settings, stop_file: Path) -> dict[str, str]:
     return {
-        **os.environ,
-        "DAGSTER_HOME": str(settings.home),
+        **child_environment(settings),
         "SYNC_STOP_FILE": str(stop_file),
         "SYNC_CONFIG": str(settings.sync_config.resolve()),
         "RECEIVER_HOST": settings.receiver_host,

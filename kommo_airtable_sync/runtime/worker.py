@@ -26,7 +26,7 @@ from kommo_airtable_sync.core.errors import SyncError
 from kommo_airtable_sync.defs.resources import warm_engine
 from kommo_airtable_sync.runtime.celery_app import build_celery
 from kommo_airtable_sync.runtime.instance import prepare_home
-from kommo_airtable_sync.settings import Settings
+from kommo_airtable_sync.settings import Settings, child_environment
 from kommo_airtable_sync.store.runners import Runners
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ MODULE = "kommo_airtable_sync.definitions"
 
 def run_worker(settings: Settings, queue: str) -> None:
     """Serve one queue in the foreground until SIGTERM; one run at a time."""
-    os.environ["DAGSTER_HOME"] = str(settings.home)
+    os.environ.update(child_environment(settings))
     prepare_home(settings)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     app = build_celery(settings, settings.load_config().realtime.linger_seconds)

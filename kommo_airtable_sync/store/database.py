@@ -7,6 +7,7 @@ asserted on every connection. PostgreSQL needs nothing special.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Generator
@@ -22,6 +23,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from kommo_airtable_sync.core.errors import ConfigurationError
@@ -141,6 +143,10 @@ class Database:
         seconds = connection.scalar(sa.text("select extract(epoch from clock_timestamp())"))
         return float(seconds)  # type: ignore[arg-type]
 
+    def insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+        """An insert that can say what is to be done where the row is there already."""
+        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
     def migrate(self) -> None:
         """Bring the schema to this version; safe when several processes do it at once."""
         with self.engine.connect() as connection:
@@ -174,7 +180,11 @@ def _sqlite_engine(url: str) -> sa.Engine:
                 f"The folder of SYNC_DATABASE_URL does not exist: {parent}.", "Create it."
             )
         # Tokens and customers' names are in there: the owner's eyes only.
-        Path(path).touch(mode=0o600, exist_ok=True)
+        file = Path(path)
+        file.touch(mode=0o600, exist_ok=True)
+        # One that was made or copied here otherwise; SQLite gives -wal and -shm the same rights.
+        if file.stat().st_uid == os.geteuid() and file.stat().st_mode & 0o077:
+            file.chmod(0o600)
         return sa.create_engine(url, pool_size=4, max_overflow=8)
     return sa.create_engine(url, poolclass=sa.StaticPool, connect_args={"check_same_thread": False})
 
@@ -185,9 +195,12 @@ def _postgres_engine(url: str) -> sa.Engine:
             "SYNC_DATABASE_URL is neither sqlite:///... nor postgresql://...",
             "Use one of these two.",
         )
-    # Without a driver in the URL, SQLAlchemy 2.1 looks for psycopg 3, 2.0 for psycopg2.
-    driver = "postgresql+psycopg2://" + url.partition("://")[2]
-    return sa.create_engine(driver, pool_size=4, max_overflow=8, pool_pre_ping=True)
+    return sa.create_engine(with_driver(url), pool_size=4, max_overflow=8, pool_pre_ping=True)
+
+
+def with_driver(url: str) -> str:
+    """A PostgreSQL URL with our driver: without one SQLAlchemy 2.1 looks for psycopg 3."""
+    return "postgresql+psycopg2://" + url.partition("://")[2]
 
 
 def _ask_for_wal(cursor: sqlite3.Cursor) -> str:

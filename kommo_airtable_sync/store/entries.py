@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from kommo_airtable_sync.core import canonical
 from kommo_airtable_sync.core.errors import Side
-from kommo_airtable_sync.core.types import Canonical
+from kommo_airtable_sync.core.types import Canonical, IncomingEvent
 from kommo_airtable_sync.store.database import json_text
 
 LedgerState = Literal["synced", "excluded", "deleted", "ignored"]
@@ -86,6 +86,27 @@ class Held:
     kommo: Canonical
     airtable: Canonical
     since: float = 0.0
+
+
+def resolve_event(
+    key: str, seen: Held, use: Literal["kommo", "airtable"], actor: str
+) -> IncomingEvent:
+    """What enters the inbox when a person decides a held field.
+
+    Args:
+        key: the lead's.
+        seen: the field with both values as the person saw them: if one has changed, it is refused.
+        use: whose value shall stand.
+        actor: who decides, for the journal.
+    """
+    directive = {
+        "field": seen.field,
+        "kommo": canonical.to_json(seen.kommo),
+        "airtable": canonical.to_json(seen.airtable),
+        "use": use,
+        "actor": actor,
+    }
+    return IncomingEvent(key, "resolve", "resolve", always_read=True, directive=directive)
 
 
 @dataclass(frozen=True, slots=True)

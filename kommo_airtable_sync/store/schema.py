@@ -197,3 +197,21 @@ documents = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("stored_at", sa.Double, nullable=False),
 )
+
+consents = sa.Table(
+    "consents",
+    metadata,
+    sa.Column("account", sa.Text, primary_key=True),  # its address
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("access_token", sa.Text, nullable=False),
+    sa.Column("refresh_token", sa.Text, nullable=False),
+    sa.Column("granted_at", sa.Double, nullable=False),
+    sa.Column("expires_at", sa.Double, nullable=False),
+    # An intent: the refresh token may have been exchanged since, and the answer lost.
+    sa.Column("asked_at", sa.Double),
+    sa.Column("refused_at", sa.Double),
+    sa.Column("lease_until", sa.Double),
+    sa.Column("lease_id", sa.Integer, nullable=False),
+    # Hashes of the refresh tokens that people have set.
+    sa.Column("seeds", sa.Text, nullable=False),
+)

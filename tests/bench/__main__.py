@@ -1,4 +1,4 @@
-"""``python -m tests.bench [ack|burst|outage|echo|latency|reconcile ...]``: a table, and JSON in .bench/.
+"""``python -m tests.bench [ack|burst|outage|echo|latency|reconcile|machines ...]``: a table, and JSON in .bench/.
 
 ``latency --direction reverse`` is from Airtable to Kommo; ``--patterns sparse,steady,pairs``.
 ``reconcile --sizes`` as JSON: leads and drifts of its parts (tests/bench/reconcile.py).
@@ -16,9 +16,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import ack, burst, echo, latency, outage, reconcile
+from tests.bench import ack, burst, echo, latency, machines, outage, reconcile
 
-PARTS = ("ack", "burst", "outage", "echo", "latency", "reconcile")
+PARTS = ("ack", "burst", "outage", "echo", "latency", "reconcile", "machines")
 
 
 def main() -> None:
@@ -41,6 +41,7 @@ def main() -> None:
         "echo": lambda: [echo.run(work)],
         "latency": lambda: latency.run(work, patterns, direction),
         "reconcile": lambda: reconcile.run(work, arguments.sizes),
+        "machines": lambda: [machines.run(work)],
     }
     for part in arguments.parts:
         made = runs[part]()

@@ -224,6 +224,7 @@ def test_the_operations_page_explains_every_alert_there_is_and_no_other() -> Non
             failed_runs={"ID": "sync_changes"},
             overdue_seconds=OVERDUE_SECONDS_MAX + 1,
             quota=QuotaReport("2026-03", 95, 100, 101, "stopped"),
+            consent_refused=True,
         )
     )
     for reason in PAUSE_SECONDS:

@@ -12,6 +12,8 @@ Neither limited nor authenticated: a tool for the same machine. All JSON.
     GET, PATCH          /_control/settings
     GET, POST, DELETE   /_control/faults              a Fault or an array | all
     GET, DELETE         /_control/requests            counts and arrivals | forget
+    GET                 /_control/oauth               what became of exchanges
+    POST                /_control/oauth/code | /_control/oauth/revoke
     GET, POST           /_control/webhooks            the subscriptions | switch all on again
 """
 
@@ -99,6 +101,12 @@ class Control:
                 if method == "DELETE":
                     model.requests.reset()
                 return model.requests.as_json()
+            case ("GET", "oauth"):
+                return model.oauth.as_json()
+            case ("POST", "oauth", "code"):
+                return {"code": model.oauth.new_code(model.now())}
+            case ("POST", "oauth", "revoke"):
+                model.oauth.revoke()
             case ("GET" | "POST", "webhooks"):
                 webhooks = list(model.state.rows["webhooks"].values())
                 for webhook in webhooks if method == "POST" else ():

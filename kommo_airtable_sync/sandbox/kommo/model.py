@@ -21,6 +21,7 @@ from kommo_airtable_sync.sandbox.kommo.answers import (
 from kommo_airtable_sync.sandbox.kommo.api import Api, Request
 from kommo_airtable_sync.sandbox.kommo.control import Control
 from kommo_airtable_sync.sandbox.kommo.delivery import Delivery, Outbox
+from kommo_airtable_sync.sandbox.kommo.oauth import TOKEN_PATH, OAuth
 from kommo_airtable_sync.sandbox.kommo.query import Query
 from kommo_airtable_sync.sandbox.kommo.seed import ADMIN_ID, seed_account
 from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN, Account, Settings
@@ -79,6 +80,7 @@ class KommoModel(Sender[Delivery]):
         self.lock = threading.RLock()
         self.hooks_waiting = threading.Event()
         self.tokens: dict[str, int] = {SANDBOX_TOKEN: ADMIN_ID}
+        self.oauth = OAuth(self.settings, self.tokens)
         self.reset()
 
     def reset(self) -> None:
@@ -180,9 +182,11 @@ class KommoModel(Sender[Delivery]):
         query = Query(arrival.query)
         if arrival.call is None:
             return Control(self).answer(arrival.method, arrival.path, query, body)
+        if (arrival.method, arrival.path) == ("POST", TOKEN_PATH):
+            return self.oauth.answer(body, self.now())
         token = arrival.headers.get("authorization", "").removeprefix("Bearer ")
         user_id = self.tokens.get(token)
-        if user_id is None:
+        if user_id is None or not self.oauth.opens(token, self.now()):
             return problem(401)
         host = arrival.headers.get("host")
         base = f"http://{host}" if host else self.account.url

@@ -60,6 +60,9 @@ class Settings(BaseModel):
         hook_invalid_limit: more invalid answers than this in two hours switch the hook off.
         post_reenables: subscribing a disabled destination again switches it on (reference 6.4).
         dp_destination: where Digital Pipeline hooks with their five ids go on stage changes.
+        oauth_access_seconds: how long an access token of OAuth lasts.
+        oauth_grace: an exchanged refresh token stays good until its successor is used (Kommo says
+            so once), or is dead at once (amoCRM, and Kommo elsewhere; reference 1.2).
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -89,3 +92,5 @@ class Settings(BaseModel):
     hook_invalid_limit: int = Field(default=100, ge=0)
     post_reenables: bool = False
     dp_destination: str = ""
+    oauth_access_seconds: int = Field(default=86_400, ge=1)
+    oauth_grace: bool = True

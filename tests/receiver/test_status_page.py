@@ -135,7 +135,9 @@ def test_a_choice_goes_the_way_of_the_command_and_names_who_made_it(
     settle(world)
     assert Reports(world.database).list_conflicts() == []
     assert world.lead(lead)["name"] == "Ops name"
-    event = next(e for e in Reports(world.database).list_events("all") if e.kind == "resolve")
+    event = next(
+        e for e in Reports(world.database).list_events("all") if e.kind == "resolve"
+    )
     with world.database.read() as connection:
         said = connection.exec_driver_sql(
             f"SELECT directive FROM events WHERE id = {event.id}"
@@ -150,7 +152,9 @@ def test_a_choice_between_values_that_are_no_more_is_refused(world: World, page:
     press(page, old, "Use Kommo")
     settle(world)
     assert world.record(lead)["Deal Name"] == "Newer name"
-    event = next(e for e in Reports(world.database).list_events("all") if e.kind == "resolve")
+    event = next(
+        e for e in Reports(world.database).list_events("all") if e.kind == "resolve"
+    )
     assert "refused" in str(event.outcome)
 
 

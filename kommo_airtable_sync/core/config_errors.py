@@ -115,14 +115,14 @@ class _Loader(yaml.SafeLoader):
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
         if node is not None and _size(node, {}) > VALUES_MAX:
-            raise yaml.composer.ComposerError(
+            raise yaml.constructor.ConstructorError(
                 None, None, f"more than {VALUES_MAX} values, aliases unfolded", node.start_mark
             )
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep)
+            return super().construct_object(node, deep)  # pyright: ignore[reportUnknownMemberType]
         except (ValueError, LookupError, AttributeError) as error:
             raise yaml.constructor.ConstructorError(
                 None, None, "a value that is not what it looks like; quote it", node.start_mark

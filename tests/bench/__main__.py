@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import ack, burst, echo, latency, machines, outage, reconcile
+from tests.bench import ack, burst, echo, idle, latency, machines, outage, reconcile
 
 PARTS = ("idle", "ack", "burst", "outage", "echo", "latency", "reconcile", "machines")
 

@@ -12,9 +12,9 @@ help:
 	@echo "make demo                            the whole product on stand-ins, with the Dagster UI"
 	@echo "make demo ARGS='--once --events 200' the same, ends by itself"
 	@echo "make test                            all tests (PostgreSQL and real processes included)"
-	@echo "make properties                      the laws of merge and codecs, thousands of examples each"
+	@echo "make properties                      laws and fuzz, thousands of examples each"
 	@echo "make check                           ruff, pyright, import-linter"
-	@echo "make bench                           the promises, measured"
+	@echo "make bench                           the promises, measured (ARGS='idle ack': these parts)"
 	@echo "make format | constraints | clean"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -38,7 +38,7 @@ else
 endif
 
 properties: $(STAMP)
-	HYPOTHESIS_PROFILE=thousands $(BIN)/python -m pytest tests/core --timeout 1800 $(ARGS)
+	HYPOTHESIS_PROFILE=thousands $(BIN)/python -m pytest tests/core tests/fuzz --timeout 1800 $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import tempfile
 import threading
@@ -14,8 +15,15 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import settings
 
 from kommo_airtable_sync.store.database import Database
+
+# How long properties and fuzz look for a counter-example (`make properties`: longer); a busy
+# machine is no failure.
+settings.register_profile("hundreds", max_examples=200, deadline=None)
+settings.register_profile("thousands", max_examples=3_000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "hundreds"))
 
 ENGINES = ("sqlite", "postgresql")
 TEMPLATE = "migrated_template"

@@ -12,17 +12,23 @@ from pydantic_core import ErrorDetails
 from kommo_airtable_sync.core.problems import Mistakes, not_known
 from kommo_airtable_sync.core.types import Json
 
+VALUES_MAX = 100_000
+"""A mapping of 500 fields, fully spelled out, has 6,000."""
+
 
 def load_yaml(text: str, source: str) -> Json:
     """The file as plain data.
 
     Raises:
-        ConfigurationError: if it is not YAML or gives a key twice, with line and column.
+        ConfigurationError: if it is not YAML, gives a key twice, or grows out of hand by its
+            aliases; with line and column.
     """
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
         raise Mistakes(source, [f"not valid YAML: {_one_line(error)}"]) from error
+    except RecursionError as error:
+        raise Mistakes(source, ["not valid YAML: nested too deep to be read"]) from error
 
 
 def explain(errors: Sequence[ErrorDetails], raw: Json, schema: Json) -> list[str]:
@@ -100,7 +106,27 @@ def _variants(node: Json, defs: Json) -> list[Json]:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, of which YAML would silently drop the first."""
+    """SafeLoader that refuses what YAML takes in silence, or breaks at in words of its own.
+
+    A key given twice, of which YAML would drop the first; aliases that multiply to more than any
+    real file holds; and ``2020-13-45`` or ``!!int x``, which end in whatever Python raises.
+    """
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _size(node, {}) > VALUES_MAX:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"more than {VALUES_MAX} values, aliases unfolded", node.start_mark
+            )
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)  # pyright: ignore[reportUnknownMemberType]
+        except (ValueError, LookupError, AttributeError) as error:
+            raise yaml.constructor.ConstructorError(
+                None, None, "a value that is not what it looks like; quote it", node.start_mark
+            ) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
@@ -111,6 +137,19 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node holds with its aliases unfolded; one inside itself, too many."""
+    if id(node) not in known:
+        known[id(node)] = VALUES_MAX + 1  # until it is known: who asks meanwhile is inside it
+        inner: list[Any] = []
+        if isinstance(node, yaml.SequenceNode):
+            inner = node.value
+        elif isinstance(node, yaml.MappingNode):
+            inner = [each for pair in node.value for each in pair]
+        known[id(node)] = 1 + sum(_size(each, known) for each in inner)
+    return known[id(node)]
 
 
 def _one_line(error: yaml.YAMLError) -> str:

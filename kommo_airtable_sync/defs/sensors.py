@@ -1,7 +1,8 @@
 """The long-polling webhook sensor: it waits inside its tick and answers the moment work is due.
 
-Design 3.5 has the measurements. The tick looks every 50 ms for about 20 s; at the first look that
-finds something due and no runner alive or on its way, it writes a nudge and returns.
+Design 3.5 has the measurements. The tick looks every 50 ms for about 20 s, at the rows only if
+somebody committed or 250 ms have passed; at the first look that finds something due and no runner
+alive or on its way, it writes a nudge and returns.
 """
 
 # Dagster's and Celery's own signatures are partly untyped.
@@ -36,6 +37,8 @@ from kommo_airtable_sync.store.runners import Runners
 
 TICK_SECONDS = 20.0
 LOOK_SECONDS = 0.05
+# What nobody committed falls due by the clock only, and may wait so long (decisions/0011).
+CLOCK_SECONDS = 0.25
 SWEEP_SECONDS = 2.0
 ASK_SECONDS = 15.0
 # The daemon sleeps after a tick that was shorter than this, and is blind meanwhile. A live run
@@ -71,29 +74,36 @@ def webhook_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
     settings.mark_ready("sensor")
     began = time.monotonic()
     ends_at = began + TICK_SECONDS
-    swept_at = asked_at = gap_seen_at = 0.0
+    swept_at = asked_at = gap_seen_at = looked_at = 0.0
     views: dict[str, LaneView] = {}
     try:
-        while time.monotonic() < ends_at and not settings.stop_requested():
-            if time.monotonic() - asked_at > ASK_SECONDS:
-                asked_at = time.monotonic()
-                ask_for_due_webhooks(documents, inbox, time.time())
-            if time.monotonic() - swept_at > SWEEP_SECONDS:
-                swept_at = time.monotonic()
-                sweep(context.instance, runners, inbox)
-            views = look(inbox, runners, lambda: bulk_may_begin(limiter, settings.monthly_quota))
-            may_doze = time.monotonic() - began >= BULK_SECONDS_MIN
-            requests = [
-                _request(runners, lane)
-                for lane, view in views.items()
-                if wants_run(view) and (lane == "live" or may_doze)
-            ]
-            if may_doze and time.monotonic() - gap_seen_at > GAP_LOOK_SECONDS:
-                gap_seen_at = time.monotonic()
-                requests += look_for_gap(gaps, context.instance)
-            if requests:
-                return dg.SensorResult(run_requests=requests)
-            time.sleep(LOOK_SECONDS)
+        with database.watching() as changed:
+            while time.monotonic() < ends_at and not settings.stop_requested():
+                if time.monotonic() - asked_at > ASK_SECONDS:
+                    asked_at = time.monotonic()
+                    ask_for_due_webhooks(documents, inbox, time.time())
+                if time.monotonic() - swept_at > SWEEP_SECONDS:
+                    swept_at = time.monotonic()
+                    sweep(context.instance, runners, inbox)
+                if not changed() and time.monotonic() - looked_at < CLOCK_SECONDS:
+                    time.sleep(LOOK_SECONDS)
+                    continue
+                looked_at = time.monotonic()
+                views = look(
+                    inbox, runners, lambda: bulk_may_begin(limiter, settings.monthly_quota)
+                )
+                may_doze = time.monotonic() - began >= BULK_SECONDS_MIN
+                requests = [
+                    _request(runners, lane)
+                    for lane, view in views.items()
+                    if wants_run(view) and (lane == "live" or may_doze)
+                ]
+                if may_doze and time.monotonic() - gap_seen_at > GAP_LOOK_SECONDS:
+                    gap_seen_at = time.monotonic()
+                    requests += look_for_gap(gaps, context.instance)
+                if requests:
+                    return dg.SensorResult(run_requests=requests)
+                time.sleep(LOOK_SECONDS)
     finally:
         database.close()
         limiter.close()

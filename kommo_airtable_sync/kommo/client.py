@@ -119,10 +119,13 @@ class KommoClient:
                 # A bare filter[updated_at] would match one second only (reference 7.8).
                 params.append(("filter[updated_at][from]", str(start)))
             for page in filter(None, self._pages("leads", "leads", params)):
-                made = [int(lead["created_at"]) for lead in page if created]
+                made = [_number(lead, "created_at") for lead in page if created]
                 _require(all(first_made <= at <= last_made for at in made), "created_at")
                 yield page
-                first, last = (int(lead.get("updated_at") or 0) for lead in (page[0], page[-1]))
+                first, last = (
+                    _number(lead, "updated_at") if lead.get("updated_at") else 0
+                    for lead in (page[0], page[-1])
+                )
                 # Whoever ignores the filter or the order is read page by page after all.
                 if len(page) == PAGE_SIZE and last > max(start or 0, first):
                     start = last
@@ -325,7 +328,7 @@ def _with(names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _only(wanted: Sequence[int], page: Sequence[Entity]) -> dict[int, Entity]:
-    found = {int(item["id"]): item for item in page}
+    found = {_number(item, "id"): item for item in page}
     _require(found.keys() <= set(wanted), "id")
     return found
 
@@ -354,7 +357,16 @@ def _embedded(answer: Entity, name: str) -> list[Entity]:
     items: object = cast("Entity", embedded).get(name) if isinstance(embedded, dict) else None
     if not isinstance(items, list):
         raise _unreadable(f"no list of {name}")
+    if not all(isinstance(item, dict) for item in cast("list[object]", items)):
+        raise _unreadable(f"something else among the {name}")
     return cast("list[Entity]", items)
+
+
+def _number(item: Entity, name: str) -> int:
+    try:
+        return int(item[name])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise _unreadable(f"no number for {name}") from error
 
 
 def _next_query(answer: Entity) -> str | None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -43,6 +44,11 @@ def run_worker(settings: Settings, queue: str) -> None:
     create_execute_job_task(app)
     create_resume_job_task(app)
     _connect_signals(app, settings, queue)
+    # Imported before the fork and kept out of the collector's reach, the definitions are in memory
+    # once for both processes, and for a child that replaces a dead one (decisions/0011).
+    _load_definitions()
+    gc.collect()
+    gc.freeze()
     app.worker_main(
         [
             "worker",
@@ -97,10 +103,13 @@ def _run_id(args: Any, kwargs: Any) -> str | None:
     return unpack_value(packed, as_type=ExecuteRunArgs).run_id if packed else None
 
 
+def _load_definitions() -> None:
+    ReconstructableRepository.for_module(MODULE, "defs", os.getcwd()).get_definition()
+
+
 def _warm(settings: Settings, queue: str) -> None:
     """Load definitions, instance, engine and schemas, so that the first run of the day is fast."""
-    repository = ReconstructableRepository.for_module(MODULE, "defs", os.getcwd())
-    repository.get_definition()
+    _load_definitions()
     with DagsterInstance.get() as instance:
         instance.get_runs(limit=1)
     try:

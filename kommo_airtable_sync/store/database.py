@@ -10,9 +10,10 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,26 @@ class Database:
         with self.engine.connect() as connection, connection.begin():
             yield connection
 
+    @contextmanager
+    def watching(self) -> Generator[Callable[[], bool]]:
+        """A cheap question: may somebody have committed since it was last asked?
+
+        SQLite tells by ``PRAGMA data_version`` in 4 us, for all connections but the one that asks,
+        so that one does nothing else. PostgreSQL has no such answer: there it is always yes.
+        """
+        if not self.is_sqlite:
+            yield lambda: True
+            return
+        with closing(self.engine.raw_connection()) as connection:
+            cursor, seen = connection.cursor(), -1
+
+            def changed() -> bool:
+                nonlocal seen
+                before, seen = seen, cursor.execute("PRAGMA data_version").fetchone()[0]
+                return seen != before
+
+            yield changed
+
     def now(self, connection: Connection) -> float:
         """Database time in seconds since the epoch: one clock for every machine."""
         if self.is_sqlite or not self._server_time:
@@ -132,11 +153,11 @@ class Database:
         Raises:
             ConfigurationError: if the database is of a newer version.
         """
-        script = ScriptDirectory.from_config(_alembic_config())
         with self.engine.connect() as connection:
             here = MigrationContext.configure(connection).get_current_heads()
-        if here == tuple(script.get_heads()):
+        if here == _heads():
             return
+        script = ScriptDirectory.from_config(_alembic_config())
         if newer := sorted(set(here) - set(_revisions(script))):
             raise ConfigurationError(
                 f"The database is of a newer version than this program (revision {newer[0]}).",
@@ -225,6 +246,12 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _revisions(script: ScriptDirectory) -> list[str]:
     return [each.revision for each in script.walk_revisions()]
+
+
+@cache
+def _heads() -> tuple[str, ...]:
+    """The revisions of this version: read once a process, for a store is opened every tick."""
+    return tuple(ScriptDirectory.from_config(_alembic_config()).get_heads())
 
 
 def _alembic_config() -> Config:

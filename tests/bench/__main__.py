@@ -16,9 +16,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import ack, burst, echo, latency, machines, outage, reconcile
+from tests.bench import ack, burst, echo, idle, latency, machines, outage, reconcile
 
-PARTS = ("ack", "burst", "outage", "echo", "latency", "reconcile", "machines")
+PARTS = ("idle", "ack", "burst", "outage", "echo", "latency", "reconcile", "machines")
 
 
 def main() -> None:
@@ -35,6 +35,7 @@ def main() -> None:
     work.mkdir(parents=True)
     patterns, direction = arguments.patterns.split(","), arguments.direction
     runs: dict[str, Callable[[], list[dict[str, Any]] | dict[str, list[dict[str, Any]]]]] = {
+        "idle": lambda: idle.run(work),
         "ack": lambda: [ack.run(work)],
         "burst": lambda: burst.run(work),
         "outage": lambda: [outage.run(work)],
@@ -45,7 +46,9 @@ def main() -> None:
     }
     for part in arguments.parts:
         made = runs[part]()
-        (folder / f"{part}.json").write_text(json.dumps(made, indent=2))
+        record = folder / "bench.json"
+        known = json.loads(record.read_text()) if record.exists() else {}
+        record.write_text(json.dumps({**known, part: made}, indent=2))
         tables = made if isinstance(made, dict) else {part: made}
         if part == "latency" and direction == "forward":
             tables["ratio: stock path / warm path"] = ratios(tables[part])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ def store(
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     shutil.copy(sqlite_template, tmp_path / "sync.db")
     monkeypatch.setattr(sensors, "TICK_SECONDS", 0.15)
+    monkeypatch.setattr(sensors, "CLOCK_SECONDS", 0.02)
     database = Database(f"sqlite:///{tmp_path / 'sync.db'}", SystemClock())
     yield database
     database.close()
@@ -106,6 +109,32 @@ def test_bulk_work_goes_to_the_bulk_queue(store: Database, monkeypatch: pytest.M
     with dg.DagsterInstance.ephemeral() as instance:
         requests = tick(instance)
         assert [request.tags["dagster-celery/queue"] for request in requests] == ["bulk"]
+
+
+def test_what_is_committed_during_a_tick_is_seen_without_waiting_for_the_clock(
+    store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensors, "TICK_SECONDS", 10.0)
+    monkeypatch.setattr(sensors, "CLOCK_SECONDS", 1_000.0)
+    with dg.DagsterInstance.ephemeral() as instance, ThreadPoolExecutor(1) as pool:
+        looked = threading.Event()
+        monkeypatch.setattr(sensors, "look", seen_by(looked))
+        ticking = pool.submit(tick, instance)
+        assert looked.wait(9)
+        make_due(store)
+        requests = ticking.result()
+    assert [request.tags["sync/lane"] for request in requests] == ["live"]
+
+
+def seen_by(looked: threading.Event) -> Any:
+    original = sensors.look
+
+    def look(*arguments: Any) -> Any:
+        found = original(*arguments)
+        looked.set()
+        return found
+
+    return look
 
 
 def test_a_living_runner_is_left_to_do_it(store: Database) -> None:

@@ -292,3 +292,18 @@ def test_stored_json_reads_back_the_same() -> None:
     assert "Имя" in text
     assert text == storable(text)
     assert json.loads(text) == value
+
+
+def test_who_watches_sees_a_commit_of_another_connection_and_nothing_while_all_rests(
+    tmp_path: Path,
+) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'sync.db'}", HandClock())
+    database.migrate()
+    with database.watching() as changed:
+        assert changed(), "the first answer is yes: nobody has looked yet"
+        assert not changed()
+        with database.write() as connection:
+            connection.execute(sa.text("create table noticed (id integer)"))
+        assert changed()
+        assert not changed()
+    database.close()

@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
 import requests
@@ -22,10 +21,10 @@ from kommo_airtable_sync.airtable.errors import (
     RATE_LOCK_SECONDS,
     classify,
     classify_lost,
-    dropped,
 )
 from kommo_airtable_sync.core.errors import BatchRefused, ConfigurationError, SideUnavailable
 from kommo_airtable_sync.core.ports import Budget, Clock
+from kommo_airtable_sync.transport import dropped, require_token, server_ahead_seconds
 
 BATCH_SIZE = 10
 """Airtable's most records per write (reference 2)."""
@@ -88,13 +87,8 @@ class AirtableClient:
         *,
         timeout: tuple[float, float] = (3.05, 15.0),
     ) -> None:
-        # What HTTP cannot carry is refused here: the libraries' own errors would quote it.
-        if not token or not token.isascii() or not token.isprintable() or " " in token:
-            raise ConfigurationError(
-                "AIRTABLE_TOKEN is empty or holds characters that no token has.",
-                "Copy the personal access token again, without spaces or line breaks.",
-                side="airtable",
-            )
+        remedy = "Copy the personal access token again, without spaces or line breaks."
+        require_token(token, "airtable", "AIRTABLE_TOKEN", remedy)
         self._token = token
         self._base_id = base_id
         self._budget = budget
@@ -363,7 +357,9 @@ class AirtableClient:
 
     def _judge(self, response: requests.Response, **_: Any) -> None:
         """Called by requests with every answer, redirects included, before anyone else sees it."""
-        self._compare_clocks(response)
+        self.server_ahead_seconds = server_ahead_seconds(
+            response, self._clock, self.server_ahead_seconds
+        )
         if 200 <= response.status_code < 300:
             return
         body = response.content.decode("utf-8", "replace").replace(self._token, "[secret]")
@@ -372,14 +368,6 @@ class AirtableClient:
         if isinstance(failure, SideUnavailable) and failure.reason == "rate_limited":
             self._budget.throttled(failure.retry_after_seconds or RATE_LOCK_SECONDS)
         raise failure
-
-    def _compare_clocks(self, response: requests.Response) -> None:
-        try:
-            theirs = parsedate_to_datetime(response.headers["Date"])
-        except (KeyError, ValueError):
-            return
-        if theirs.tzinfo is not None:
-            self.server_ahead_seconds = (theirs - self._clock.now()).total_seconds()
 
 
 def _keep_authorization(request: requests.PreparedRequest) -> requests.PreparedRequest:

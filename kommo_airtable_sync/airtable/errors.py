@@ -6,12 +6,10 @@ Sources: reference/airtable-api 1.10 (three error shapes, codes), 2 (the two mea
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any, cast
 
 import requests
-import urllib3.exceptions
 
 from kommo_airtable_sync.core.errors import (
     BatchRefused,
@@ -19,6 +17,7 @@ from kommo_airtable_sync.core.errors import (
     SideUnavailable,
     SyncError,
 )
+from kommo_airtable_sync.transport import lost, retry_after_seconds
 
 RATE_LOCK_SECONDS = 30.0
 """How long Airtable answers 429 to a whole base after one request too many (reference 2)."""
@@ -57,41 +56,18 @@ def classify(
     if 400 <= status < 500 and status != 408 and (code or status != 403):
         return BatchRefused("airtable", status, code or "refused", message or said)
     reason = {403: "blocked", 408: "timeout"}.get(status, "server_error")
-    wait = _seconds(headers)
+    wait = retry_after_seconds(headers)
     return SideUnavailable("airtable", reason, said, retry_after_seconds=wait)
 
 
 def classify_lost(error: requests.RequestException) -> SyncError:
-    """The meaning of a call that brought no answer. Quotes nothing: the error holds the token."""
+    """The meaning of a call that brought no answer that pyairtable could read."""
     if isinstance(error, requests.exceptions.JSONDecodeError):
         return SideUnavailable("airtable", "server_error", "a good status with a body not JSON")
-    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema,
-                          requests.exceptions.InvalidSchema)):  # fmt: skip
-        return ConfigurationError(
-            "Airtable's address is not a web address.", "Check AIRTABLE_ENDPOINT_URL."
-        )
-    name = type(error).__name__
-    if isinstance(error, requests.ConnectTimeout):
-        return SideUnavailable("airtable", "timeout", name, sent=False)
-    if isinstance(error, requests.Timeout) or _has_cause(
-        error, urllib3.exceptions.ReadTimeoutError
-    ):
-        return SideUnavailable("airtable", "timeout", name)
-    refused = _has_cause(error, urllib3.exceptions.NewConnectionError)
-    return SideUnavailable("airtable", "unreachable", name, sent=not refused)
-
-
-def dropped(error: requests.RequestException) -> bool:
-    """Whether the connection was open and then broke off, as a stale one does."""
-    return isinstance(error, requests.exceptions.ChunkedEncodingError) or _has_cause(
-        error, urllib3.exceptions.ProtocolError
+    wrong = ConfigurationError(
+        "Airtable's address is not a web address.", "Check AIRTABLE_ENDPOINT_URL."
     )
-
-
-def _has_cause(error: requests.RequestException, kind: type[Exception]) -> bool:
-    # requests keeps urllib3's error as its first argument, which may hold the reason in turn.
-    cause = error.args[0] if error.args else None
-    return isinstance(cause, kind) or isinstance(getattr(cause, "reason", None), kind)
+    return lost(error, "airtable", wrong)
 
 
 def _throttled(code: str, said: str, headers: Mapping[str, str]) -> SideUnavailable:
@@ -99,7 +75,7 @@ def _throttled(code: str, said: str, headers: Mapping[str, str]) -> SideUnavaila
         return SideUnavailable(
             "airtable", "quota", f"{said}. It lasts until the month ends or the plan is raised."
         )
-    wait = _seconds(headers)
+    wait = retry_after_seconds(headers)
     return SideUnavailable(
         "airtable",
         "rate_limited",
@@ -152,13 +128,3 @@ def _error_parts(body: str | bytes) -> tuple[str, str]:
         error[:100] if isinstance(error, str) else "",
         message[:DETAIL_LENGTH_MAX].rstrip(".") if isinstance(message, str) else "",
     )
-
-
-def _seconds(headers: Mapping[str, str]) -> float | None:
-    """The header's wait in seconds; None for anything else, an HTTP date included."""
-    value = next((value for key, value in headers.items() if key.lower() == "retry-after"), "")
-    try:
-        seconds = float(value)
-    except ValueError:
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None

@@ -36,16 +36,6 @@ def registered(documents: Documents) -> list[AirtableWebhook]:
     return [AirtableWebhook.from_json(body) for body in documents.named(DOCUMENT_PREFIX).values()]
 
 
-def webhooks_due(documents: Documents, now: float) -> list[str]:
-    """Keys of the webhooks that are to be pulled though nothing pings: their refresh is due.
-
-    Args:
-        documents: where they are stored.
-        now: epoch seconds.
-    """
-    return [f"webhook:{hook.id}" for hook in _due(documents, now)]
-
-
 def ask_for_due_webhooks(documents: Documents, inbox: Inbox, now: float) -> None:
     """Enqueue the webhooks that are due, each once a day, however often this is called."""
     due = _due(documents, now)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
 
@@ -20,7 +19,8 @@ from requests.auth import AuthBase
 from kommo_airtable_sync.core.errors import ConfigurationError, SideUnavailable, SyncError
 from kommo_airtable_sync.core.ports import Budget, Clock
 from kommo_airtable_sync.core.types import EntityKind
-from kommo_airtable_sync.kommo.errors import NotGranted, classify, classify_lost, dropped
+from kommo_airtable_sync.kommo.errors import NotGranted, classify, classify_lost
+from kommo_airtable_sync.transport import dropped, require_token, server_ahead_seconds
 
 PAGE_SIZE = 250
 """Kommo's most per page, and per batch of a write (reference 2)."""
@@ -258,7 +258,9 @@ class KommoClient:
             outcome = self._try(method, url, body, auth)
         if isinstance(outcome, Exception):
             raise classify_lost(outcome)
-        self._compare_clocks(outcome)
+        self.server_ahead_seconds = server_ahead_seconds(
+            outcome, self._clock, self.server_ahead_seconds
+        )
         if outcome.status_code == 204:
             return None
         answer = _json(outcome) if 200 <= outcome.status_code < 300 else None
@@ -296,26 +298,13 @@ class KommoClient:
             self._budget.throttled(THROTTLE_SECONDS if wait is None else wait)
         return failure
 
-    def _compare_clocks(self, response: requests.Response) -> None:
-        try:
-            theirs = parsedate_to_datetime(response.headers["Date"])
-        except (KeyError, ValueError):
-            return
-        if theirs.tzinfo is not None:
-            self.server_ahead_seconds = (theirs - self._clock.now()).total_seconds()
-
 
 class _Bearer(AuthBase):
     """Puts the token into one request; as ``auth`` it also keeps .netrc from replacing it."""
 
     def __init__(self, token: str) -> None:
-        # What HTTP cannot carry is refused here: the libraries' own errors would quote it.
-        if not token or not token.isascii() or not token.isprintable() or " " in token:
-            raise ConfigurationError(
-                "KOMMO_TOKEN is empty or holds characters that no token has.",
-                "Copy the long-lived token again, without spaces or line breaks.",
-                side="kommo",
-            )
+        remedy = "Copy the long-lived token again, without spaces or line breaks."
+        require_token(token, "kommo", "KOMMO_TOKEN", remedy)
         self.token = token
 
     def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -6,12 +6,10 @@ Sources: reference/kommo-api section 2 (limits, error bodies) and 7.16, 7.20 (th
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any, cast
 
 import requests
-import urllib3.exceptions
 
 from kommo_airtable_sync.core.errors import (
     BatchRefused,
@@ -19,6 +17,7 @@ from kommo_airtable_sync.core.errors import (
     SideUnavailable,
     SyncError,
 )
+from kommo_airtable_sync.transport import lost, retry_after_seconds, seconds
 
 DETAIL_LENGTH_MAX = 500
 
@@ -57,9 +56,9 @@ def classify(
         _detail(problem) if problem is not None else f"HTTP {status}, {content_type or 'no body'}"
     )
     if status == 429:
-        wait = _seconds((problem or {}).get("retry_after"))
+        wait = seconds((problem or {}).get("retry_after"))
         if wait is None:
-            wait = _seconds(_header(headers, "retry-after"))
+            wait = retry_after_seconds(headers)
         return SideUnavailable("kommo", "rate_limited", said, retry_after_seconds=wait)
     if status == 403 and problem is None:
         # nginx's page, not the API's: this address is blocked, and asking on prolongs it.
@@ -75,34 +74,11 @@ def classify(
 
 
 def classify_lost(error: requests.RequestException) -> SyncError:
-    """The meaning of a call that brought no answer. Quotes nothing: the error holds the token."""
-    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema,
-                          requests.exceptions.InvalidSchema)):  # fmt: skip
-        return ConfigurationError(
-            "Kommo's address is not a web address.", "Check KOMMO_SUBDOMAIN or KOMMO_BASE_URL."
-        )
-    name = type(error).__name__
-    if isinstance(error, requests.ConnectTimeout):
-        return SideUnavailable("kommo", "timeout", name, sent=False)
-    if isinstance(error, requests.Timeout) or _has_cause(
-        error, urllib3.exceptions.ReadTimeoutError
-    ):
-        return SideUnavailable("kommo", "timeout", name)
-    refused = _has_cause(error, urllib3.exceptions.NewConnectionError)
-    return SideUnavailable("kommo", "unreachable", name, sent=not refused)
-
-
-def dropped(error: requests.RequestException) -> bool:
-    """Whether the connection was open and then broke off, as a stale one does."""
-    return isinstance(error, requests.exceptions.ChunkedEncodingError) or _has_cause(
-        error, urllib3.exceptions.ProtocolError
+    """The meaning of a call that brought no answer."""
+    wrong = ConfigurationError(
+        "Kommo's address is not a web address.", "Check KOMMO_SUBDOMAIN or KOMMO_BASE_URL."
     )
-
-
-def _has_cause(error: requests.RequestException, kind: type[Exception]) -> bool:
-    # requests keeps urllib3's error as its first argument, which may hold the reason in turn.
-    cause = error.args[0] if error.args else None
-    return isinstance(cause, kind) or isinstance(getattr(cause, "reason", None), kind)
+    return lost(error, "kommo", wrong)
 
 
 def _not_granted(status: int, said: str) -> NotGranted:
@@ -161,18 +137,3 @@ def _objects(value: object) -> list[dict[str, Any]]:
         for item in cast("list[object]", value)
         if isinstance(item, dict)
     ]
-
-
-def _header(headers: Mapping[str, str], name: str) -> str | None:
-    return next((value for key, value in headers.items() if key.lower() == name), None)
-
-
-def _seconds(value: object) -> float | None:
-    """A wait in seconds; None for anything else, an HTTP date included (Kommo sends none)."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        seconds = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None

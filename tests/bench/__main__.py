@@ -36,7 +36,7 @@ def main() -> None:
     patterns, direction = arguments.patterns.split(","), arguments.direction
     runs: dict[str, Callable[[], list[dict[str, Any]] | dict[str, list[dict[str, Any]]]]] = {
         "idle": lambda: idle.run(work),
-        "ack": lambda: [ack.run(work)],
+        "ack": lambda: ack.run(work),
         "burst": lambda: burst.run(work),
         "outage": lambda: [outage.run(work)],
         "echo": lambda: [echo.run(work)],

@@ -56,10 +56,8 @@ def call(session: requests.Session, method: str, url: str, body: Any = None) -> 
 class NaiveStack(Stack):
     """The stand-ins, and the script in the product's place."""
 
-    def start(self, leads: int = 0) -> None:
-        """Start the stand-ins and listen to Kommo's webhooks."""
-        self.start_sandbox(leads)
-        self.stand_ins.connect(self.receiver, "naive", watch=())
+    def start_product(self) -> None:
+        """Listen to Kommo's webhooks."""
         todo: queue.SimpleQueue[int] = queue.SimpleQueue()
         script = Script(self)
 
@@ -83,10 +81,9 @@ class NaiveStack(Stack):
         for target in (self._server.serve_forever, work):
             threading.Thread(target=target, daemon=True).start()
 
-    def stop(self) -> None:
-        """Stop listening, too."""
+    def stop_product(self) -> None:
+        """Stop listening."""
         self._server.shutdown()
-        super().stop()
 
 
 def burst(stack: Stack, leads: list[int]) -> float:

@@ -57,7 +57,7 @@ def _latency(rows: list[dict[str, Any]]) -> Figure:
     rhythms = [name for name in PATTERNS if any(key[0] == name for key in found)]
     step = len(paths) + 1
     for at, (path, (name, colour)) in enumerate(paths.items()):
-        here = [(n, found[r, *path]) for n, r in enumerate(rhythms) if (r, *path) in found]
+        here = [(n, found[(r, *path)]) for n, r in enumerate(rhythms) if (r, *path) in found]
         for n, row in here:
             box = axes.boxplot(
                 [[max(SECONDS_MIN, each) for each in row["seconds"]]],
@@ -86,7 +86,7 @@ def _latency(rows: list[dict[str, Any]]) -> Figure:
 
 
 def _seconds(axes: Axes, ticks: tuple[float, ...]) -> None:
-    low, high = axes.get_ylim()
+    high = axes.get_ylim()[1]
     shown = [tick for tick in ticks if tick <= high]
     axes.set_yticks(shown, [f"{tick:g}" for tick in shown])
     axes.minorticks_off()

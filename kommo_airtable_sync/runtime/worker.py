@@ -29,6 +29,7 @@ from kommo_airtable_sync.core.errors import SyncError
 from kommo_airtable_sync.defs.resources import warm_engine
 from kommo_airtable_sync.opening import open_database
 from kommo_airtable_sync.runtime.celery_app import build_celery
+from kommo_airtable_sync.runtime.history import relax_history
 from kommo_airtable_sync.runtime.instance import prepare_home
 from kommo_airtable_sync.settings import Settings, child_environment
 from kommo_airtable_sync.store.runners import Runners
@@ -43,6 +44,7 @@ def run_worker(settings: Settings, queue: str) -> None:
     """Serve one queue in the foreground until SIGTERM; one run at a time."""
     os.environ.update(child_environment(settings))
     prepare_home(settings)
+    relax_history(settings.home)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     app = build_celery(settings, settings.load_config().realtime.linger_seconds)
     create_execute_job_task(app)

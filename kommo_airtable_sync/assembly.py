@@ -6,7 +6,6 @@ import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from uuid import uuid4
 
 from kommo_airtable_sync.airtable.client import AirtableClient
@@ -16,6 +15,7 @@ from kommo_airtable_sync.engine.directory import Directory
 from kommo_airtable_sync.engine.enrich import Enricher, load_functions
 from kommo_airtable_sync.kommo.access import Integration, KommoAccess
 from kommo_airtable_sync.kommo.client import KommoClient
+from kommo_airtable_sync.opening import SystemClock, open_database, open_limiter
 from kommo_airtable_sync.settings import OAUTH, Settings
 from kommo_airtable_sync.store.consents import Consents
 from kommo_airtable_sync.store.database import Database
@@ -29,30 +29,6 @@ from kommo_airtable_sync.store.survey import Survey
 CALLS_AT_ONCE = 4
 SURVEY_SECONDS_MAX = 86_400.0
 LANES: dict[str, Priority] = {"live": LIVE, "bulk": BULK}
-
-
-class SystemClock:
-    """The machine's own time."""
-
-    def now(self) -> datetime:
-        """The present, aware UTC."""
-        return datetime.now(timezone.utc)
-
-    def sleep(self, seconds: float) -> None:
-        """Block this thread."""
-        time.sleep(seconds)
-
-
-def open_database(settings: Settings) -> Database:
-    """The store, migrated to this version."""
-    database = Database(settings.database_url, SystemClock())
-    database.migrate()
-    return database
-
-
-def open_limiter(settings: Settings) -> Database:
-    """The rate budgets' store."""
-    return Database(settings.limiter_url, SystemClock(), durable=False)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ import requests
 import sqlalchemy as sa
 
 from kommo_airtable_sync.core import canonical
-from kommo_airtable_sync.runtime.up import free_port
+from kommo_airtable_sync.runtime.ports import free_port
 from kommo_airtable_sync.sandbox.observe import agreement
 from kommo_airtable_sync.store.schema import events, journal
 from tests.conftest import postgres_database

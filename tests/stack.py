@@ -14,9 +14,9 @@ from typing import Any
 
 import requests
 
-from kommo_airtable_sync.assembly import SystemClock
 from kommo_airtable_sync.core.config import parse_config
-from kommo_airtable_sync.runtime.up import free_port
+from kommo_airtable_sync.opening import SystemClock
+from kommo_airtable_sync.runtime.ports import free_port
 from kommo_airtable_sync.sandbox.stand_ins import StandIns
 from kommo_airtable_sync.sandbox.traffic import WATCHED
 from kommo_airtable_sync.store.database import Database
@@ -118,6 +118,10 @@ class Stack:
         """Start everything and let both sides tell the product of every change."""
         self.start_sandbox(leads)
         self.connect()  # before the product runs: it counts on having Kommo's rate for itself
+        self.start_product()
+
+    def start_product(self) -> None:
+        """Start what is measured or tested, and wait until it works."""
         self.spawn("up", "up")
         self.wait_ready()
 
@@ -142,16 +146,24 @@ class Stack:
 
     def stop(self) -> None:
         """Stop everything, the product first."""
-        for name in sorted(self.processes, key=lambda name: name == "sandbox"):
-            process = self.processes[name]
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(15)
-                except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait(5)
-        self.processes.clear()
+        self.stop_product()
+        self._end("sandbox")
+
+    def stop_product(self) -> None:
+        """Stop all but the stand-ins."""
+        for name in [each for each in self.processes if each != "sandbox"]:
+            self._end(name)
+
+    def _end(self, name: str) -> None:
+        process = self.processes.pop(name, None)
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(5)
 
     def __enter__(self) -> Stack:
         return self

@@ -28,8 +28,9 @@ def authorize(
     ],
 ) -> None:
     """Exchange an authorization code for tokens, which are kept and renewed from then on."""
-    from kommo_airtable_sync.assembly import budgets, kommo_access, open_database, open_limiter
+    from kommo_airtable_sync.assembly import budgets, kommo_access
     from kommo_airtable_sync.core.types import LIVE
+    from kommo_airtable_sync.opening import open_database, open_limiter
 
     settings = load_settings()
     if not settings.uses_oauth:

@@ -48,7 +48,7 @@ def downgrade(
     revision: Annotated[str, typer.Argument(help="As the notes of the older version name it.")],
 ) -> None:
     """Take the tables back to an older version's, before that version is installed again."""
-    from kommo_airtable_sync.assembly import SystemClock
+    from kommo_airtable_sync.opening import SystemClock
     from kommo_airtable_sync.store.database import Database
 
     settings = load_settings()

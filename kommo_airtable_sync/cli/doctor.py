@@ -141,14 +141,14 @@ class _Patient:
         yield Finding("sync.yaml", "ok", f"{self._settings.sync_config} is readable: {counted}.")
 
     def database(self) -> Iterator[Finding]:
-        from kommo_airtable_sync.assembly import open_database
+        from kommo_airtable_sync.opening import open_database
 
         with closing(open_database(self._settings)) as database:
             kind = "SQLite" if database.is_sqlite else "PostgreSQL"
             yield Finding("database", "ok", f"{kind} answers, its tables are of this version.")
 
     def kommo(self) -> Iterator[Finding]:
-        from kommo_airtable_sync.assembly import SystemClock, open_database
+        from kommo_airtable_sync.opening import SystemClock, open_database
         from kommo_airtable_sync.store.consents import Consents
 
         client = self._kommo
@@ -244,8 +244,8 @@ class _Patient:
         yield findings.quota(month_so_far(self._limiter, self._settings.monthly_quota))
 
     def leads(self) -> Iterator[Finding]:
-        from kommo_airtable_sync.assembly import open_database
         from kommo_airtable_sync.engine.reconcile import last_report
+        from kommo_airtable_sync.opening import open_database
         from kommo_airtable_sync.store.runners import Runners
 
         with closing(open_database(self._settings)) as database:
@@ -262,7 +262,7 @@ class _Patient:
 
     @cached_property
     def _limiter(self) -> Database:
-        from kommo_airtable_sync.assembly import open_limiter
+        from kommo_airtable_sync.opening import open_limiter
 
         return open_limiter(self._settings)
 

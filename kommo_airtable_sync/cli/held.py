@@ -81,8 +81,8 @@ def resolve(
     use: Annotated[Literal["kommo", "airtable"], typer.Option(help="Whose value shall stand.")],
 ) -> None:
     """Decide a held field: one side's value replaces the other's."""
-    from kommo_airtable_sync.assembly import open_database
     from kommo_airtable_sync.core.types import lead_key
+    from kommo_airtable_sync.opening import open_database
     from kommo_airtable_sync.store.entries import resolve_event
     from kommo_airtable_sync.store.inbox import Inbox
 
@@ -155,7 +155,7 @@ def drop(
 
 
 def _reports() -> Reports:
-    from kommo_airtable_sync.assembly import open_database
+    from kommo_airtable_sync.opening import open_database
 
     return Reports(open_database(load_settings()))
 

@@ -38,8 +38,8 @@ def status_report(settings: Settings) -> dict[str, Any]:
     """The document of ``status`` (contract 2)."""
     from dataclasses import asdict
 
-    from kommo_airtable_sync.assembly import open_database, open_limiter
     from kommo_airtable_sync.engine.reconcile import LAST
+    from kommo_airtable_sync.opening import open_database, open_limiter
     from kommo_airtable_sync.runtime.up import readiness
     from kommo_airtable_sync.store import limiter
     from kommo_airtable_sync.store.documents import Documents
@@ -85,8 +85,8 @@ def list_events(
         return
     from dataclasses import asdict
 
-    from kommo_airtable_sync.assembly import open_database
     from kommo_airtable_sync.cli.output import print_json, print_table
+    from kommo_airtable_sync.opening import open_database
     from kommo_airtable_sync.store.reports import Reports
 
     found = Reports(open_database(load_settings())).list_events(state, lead, limit)
@@ -116,7 +116,7 @@ def retry(
     reason: Annotated[str, typer.Option(help="Dead events whose error has this in it.")] = "",
 ) -> None:
     """Put dead events back into the queue; their attempts start anew."""
-    from kommo_airtable_sync.assembly import open_database
+    from kommo_airtable_sync.opening import open_database
     from kommo_airtable_sync.store.reports import Reports
 
     if bool(ids) + dead + bool(reason) != 1:
@@ -134,7 +134,7 @@ def drop(
     ids: Annotated[list[int], typer.Argument(help="Event ids.")],
 ) -> None:
     """Let events go: nothing will be done for them."""
-    from kommo_airtable_sync.assembly import open_database
+    from kommo_airtable_sync.opening import open_database
     from kommo_airtable_sync.store.reports import Reports
 
     done = Reports(open_database(load_settings())).drop_events(ids)

@@ -62,8 +62,9 @@ def init(
 
 
 def _propose(settings: Settings, path: Path, table: str | None, *, create: bool) -> dict[str, Any]:
-    from kommo_airtable_sync.assembly import airtable_client, budgets, kommo_client, open_limiter
+    from kommo_airtable_sync.assembly import airtable_client, budgets, kommo_client
     from kommo_airtable_sync.core.types import LIVE
+    from kommo_airtable_sync.opening import open_limiter
 
     with closing(open_limiter(settings)) as limiter:
         for_kommo, for_airtable = budgets(settings, limiter, LIVE)

@@ -13,10 +13,11 @@ import dagster as dg
 import requests
 from pydantic import SecretStr
 
-from kommo_airtable_sync.assembly import LANES, SystemClock, open_database, open_limiter
+from kommo_airtable_sync.assembly import LANES
 from kommo_airtable_sync.core.alerts import NUDGE_WINDOW_SECONDS, View, changes, conditions
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.core.quota import QuotaReport
+from kommo_airtable_sync.opening import SystemClock, open_database, open_limiter
 from kommo_airtable_sync.settings import Settings, load_settings
 from kommo_airtable_sync.store.consents import Consents
 from kommo_airtable_sync.store.database import Database

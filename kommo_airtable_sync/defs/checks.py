@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from kommo_airtable_sync.assembly import open_database
 from kommo_airtable_sync.core.errors import ConfigurationError, SyncError
 from kommo_airtable_sync.core.findings import Finding, worst
 from kommo_airtable_sync.core.night import CHECKS, verdicts
@@ -17,6 +16,7 @@ from kommo_airtable_sync.defs.resources import warm_engine
 from kommo_airtable_sync.defs.running import NO_RUN_RETRIES
 from kommo_airtable_sync.engine.drift import look
 from kommo_airtable_sync.engine.reconcile import LAST_FULL, last_report
+from kommo_airtable_sync.opening import open_database
 from kommo_airtable_sync.settings import load_settings
 from kommo_airtable_sync.store.reports import Reports
 

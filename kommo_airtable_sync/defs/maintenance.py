@@ -21,7 +21,6 @@ import dagster as dg
 from dagster import DagsterRunStatus
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
-from kommo_airtable_sync.assembly import SystemClock, open_database, open_limiter
 from kommo_airtable_sync.core.errors import ConfigurationError, SyncError
 from kommo_airtable_sync.core.retention import DAY, Retention
 from kommo_airtable_sync.defs.lanes import BULK_TAGS
@@ -30,6 +29,7 @@ from kommo_airtable_sync.defs.running import NO_RUN_RETRIES
 from kommo_airtable_sync.defs.sensors import sweep
 from kommo_airtable_sync.engine.pull import ask_for_due_webhooks
 from kommo_airtable_sync.engine.registration import mend_kommo_webhook
+from kommo_airtable_sync.opening import SystemClock, open_database, open_limiter
 from kommo_airtable_sync.settings import Settings, load_settings
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.documents import Documents

@@ -8,12 +8,13 @@ from pathlib import Path
 import dagster as dg
 from pydantic import PrivateAttr
 
-from kommo_airtable_sync.assembly import LANES, build_engine, open_database
+from kommo_airtable_sync.assembly import LANES, build_engine
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.defs.lanes import lane_of
 from kommo_airtable_sync.defs.running import Attendance
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.outage import pause_for_settings
+from kommo_airtable_sync.opening import open_database
 from kommo_airtable_sync.settings import load_settings
 from kommo_airtable_sync.store.runners import Runners
 

@@ -9,10 +9,10 @@ from contextlib import closing
 import dagster as dg
 from pydantic import Field
 
-from kommo_airtable_sync.assembly import open_database
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.defs.lanes import BULK_TAGS
 from kommo_airtable_sync.defs.running import NO_RUN_RETRIES
+from kommo_airtable_sync.opening import open_database
 from kommo_airtable_sync.settings import load_settings
 from kommo_airtable_sync.store.reports import Reports
 

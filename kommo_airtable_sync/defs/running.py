@@ -8,8 +8,9 @@ from dagster import DagsterRunStatus
 from kommo_airtable_sync.assembly import LANES
 from kommo_airtable_sync.core.types import BULK
 from kommo_airtable_sync.defs.lanes import BULK_ASSETS, lane_of
-from kommo_airtable_sync.engine.context import STALE_SECONDS, Engine
+from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.heart import Heart
+from kommo_airtable_sync.store.runners import STALE_SECONDS
 
 JOB = "sync_changes"
 BACKFILL_JOB = "backfill_leads"

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import dagster as dg
 from dagster import DagsterRunStatus
 
-from kommo_airtable_sync.assembly import LANES, open_database, open_limiter
+from kommo_airtable_sync.assembly import LANES
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.core.sensing import LaneView, describe, wants_run
 from kommo_airtable_sync.core.types import BULK
@@ -24,16 +24,16 @@ from kommo_airtable_sync.defs.lanes import LANE_TAG, QUEUE_TAG
 from kommo_airtable_sync.defs.reconciliation import reconcile
 from kommo_airtable_sync.defs.running import JOB, RECONCILE_JOB, attends
 from kommo_airtable_sync.defs.sync_changes import sync_changes
-from kommo_airtable_sync.engine.context import STALE_SECONDS
 from kommo_airtable_sync.engine.pull import ask_for_due_webhooks
 from kommo_airtable_sync.engine.sweep import bury, dead_runners
+from kommo_airtable_sync.opening import open_database, open_limiter
 from kommo_airtable_sync.settings import load_settings
 from kommo_airtable_sync.store.database import instant
 from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.gaps import Gaps
 from kommo_airtable_sync.store.inbox import Inbox
 from kommo_airtable_sync.store.limiter import bulk_may_begin
-from kommo_airtable_sync.store.runners import Runners
+from kommo_airtable_sync.store.runners import STALE_SECONDS, Runners
 
 TICK_SECONDS = 20.0
 LOOK_SECONDS = 0.05

@@ -25,8 +25,6 @@ from kommo_airtable_sync.store.runners import Runners
 CALL_SECONDS_MAX = 20.0
 LEASE_SECONDS = 60.0
 HEARTBEAT_SECONDS = 1.0
-# A runner whose heartbeat is older is dead.
-STALE_SECONDS = 6.0
 LEADS_PER_BATCH = 50
 LEADS_PER_BULK_BATCH = 10
 LEADS_PER_PATCH = 50

@@ -17,6 +17,7 @@ from kommo_airtable_sync.core.types import IncomingEvent
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.inbox import Inbox
+from kommo_airtable_sync.store.registrations import registered
 
 PAGES_MAX = 20
 """Pages of 50 payloads in one go; what remains asks for itself again."""
@@ -29,11 +30,6 @@ RecentlyWritten = Callable[[Sequence[str], datetime], Set[str]]
 def _never(record_ids: Sequence[str], since: datetime) -> Set[str]:
     del record_ids, since
     return frozenset()
-
-
-def registered(documents: Documents) -> list[AirtableWebhook]:
-    """The Airtable webhooks that we have registered."""
-    return [AirtableWebhook.from_json(body) for body in documents.named(DOCUMENT_PREFIX).values()]
 
 
 def ask_for_due_webhooks(documents: Documents, inbox: Inbox, now: float) -> None:

@@ -15,9 +15,10 @@ from kommo_airtable_sync.core.registration import (
 )
 from kommo_airtable_sync.core.types import Json
 from kommo_airtable_sync.engine.context import Engine
-from kommo_airtable_sync.engine.pull import pull_webhook, refresh, registered
+from kommo_airtable_sync.engine.pull import pull_webhook, refresh
 from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.gaps import Gaps
+from kommo_airtable_sync.store.registrations import registered
 from kommo_airtable_sync.store.standing import database_now
 
 KOMMO_DOCUMENT = "kommo webhook"

@@ -5,9 +5,8 @@ After ``kill -9`` nothing else would: Dagster and Celery both go on believing in
 
 from __future__ import annotations
 
-from kommo_airtable_sync.engine.context import STALE_SECONDS
 from kommo_airtable_sync.store.inbox import Inbox
-from kommo_airtable_sync.store.runners import Runner, Runners
+from kommo_airtable_sync.store.runners import STALE_SECONDS, Runner, Runners
 
 
 def dead_runners(runners: Runners) -> list[Runner]:

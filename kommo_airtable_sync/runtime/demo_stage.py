@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from kommo_airtable_sync.assembly import open_database
 from kommo_airtable_sync.core.errors import SyncError
+from kommo_airtable_sync.opening import open_database
 from kommo_airtable_sync.runtime.up import free_port, readiness
 from kommo_airtable_sync.sandbox.airtable.model import SANDBOX_TOKEN as AIRTABLE_TOKEN
 from kommo_airtable_sync.sandbox.airtable.seed import BASE_ID

@@ -22,6 +22,7 @@ from typing_extensions import Self
 
 from kommo_airtable_sync.defs.lanes import LANE_TAG, QUEUE_TAG, lane_of
 from kommo_airtable_sync.runtime.celery_app import celery_args
+from kommo_airtable_sync.runtime.history import relax_history
 from kommo_airtable_sync.settings import load_settings
 
 UNSTARTED = (
@@ -86,7 +87,9 @@ class WarmRunLauncher(CeleryRunLauncher):
     ) -> Self:
         """Build from the settings of this process."""
         del config_value
-        args = celery_args(load_settings())
+        settings = load_settings()
+        relax_history(settings.home)
+        args = celery_args(settings)
         return cls(
             default_queue="live",
             broker=args["broker"],

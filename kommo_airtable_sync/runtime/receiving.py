@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import socket
-
 from starlette.routing import Route
 
-from kommo_airtable_sync.assembly import open_database, open_limiter
 from kommo_airtable_sync.core.airtable_hooks import ping_event
 from kommo_airtable_sync.core.errors import ConfigurationError
-from kommo_airtable_sync.engine.pull import registered
+from kommo_airtable_sync.opening import open_database, open_limiter
 from kommo_airtable_sync.receiver.app import create_app
 from kommo_airtable_sync.receiver.beating import start_beating
 from kommo_airtable_sync.receiver.metrics import metrics_text
 from kommo_airtable_sync.receiver.overview import Desk
 from kommo_airtable_sync.receiver.server import serve
 from kommo_airtable_sync.receiver.status_page import StatusPage
+from kommo_airtable_sync.runtime.ports import require_free_port
 from kommo_airtable_sync.settings import Settings
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.gaps import Gaps
 from kommo_airtable_sync.store.inbox import Inbox
+from kommo_airtable_sync.store.registrations import registered
 
 PASSWORD_LENGTH_MIN = 12
 
@@ -71,20 +70,3 @@ def status_routes(settings: Settings, database: Database, limiter: Database) -> 
         )
     desk = Desk(database, limiter, settings.monthly_quota)
     return StatusPage(desk, password, settings.kommo_url, settings.ui_url).routes()
-
-
-def require_free_port(name: str, host: str, port: int) -> None:
-    """Say clearly that somebody else has the port, before a server fails in its own words.
-
-    Raises:
-        ConfigurationError: naming the setting.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigurationError(
-                f"{name} {port} on {host} cannot be used: {error.strerror}.",
-                "Stop what has it, or name another port.",
-            ) from error

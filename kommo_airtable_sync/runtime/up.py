@@ -22,13 +22,12 @@ from pathlib import Path
 import requests
 from rich.console import Console
 
-from kommo_airtable_sync.assembly import open_database
 from kommo_airtable_sync.core.errors import SyncError
-from kommo_airtable_sync.engine.context import STALE_SECONDS
+from kommo_airtable_sync.opening import open_database
 from kommo_airtable_sync.runtime.instance import prepare_home, write_workspace
-from kommo_airtable_sync.runtime.receiving import require_free_port
+from kommo_airtable_sync.runtime.ports import free_port, require_free_port
 from kommo_airtable_sync.settings import Settings, child_environment
-from kommo_airtable_sync.store.runners import Runners
+from kommo_airtable_sync.store.runners import STALE_SECONDS, Runners
 
 STOP_SECONDS = 5
 # A worker's main loop looks at signals every 2 s at best; its runs have ended by then.
@@ -305,13 +304,6 @@ def parts(settings: Settings, workers: int) -> list[Part]:
             [sys.executable, "-m", "dagster._daemon", "run", "-w", workspace],
         ),
     ]
-
-
-def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def control_socket(settings: Settings) -> Path:

@@ -1,4 +1,8 @@
-"""A Celery worker whose child is warm before the first run: everything imported and opened."""
+"""A Celery worker that is warm before its first run: everything imported and opened.
+
+One process: the run executes where the queue is read (Celery's ``solo`` pool). A second process
+would hold all of Dagster in memory once more to do nothing (decisions/0012).
+"""
 
 # Dagster's and Celery's own signatures are partly untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -6,7 +10,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
@@ -19,12 +22,14 @@ from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import unpack_value
+from dagster._utils import interrupts
 from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
 
-from kommo_airtable_sync.assembly import open_database
 from kommo_airtable_sync.core.errors import SyncError
 from kommo_airtable_sync.defs.resources import warm_engine
+from kommo_airtable_sync.opening import open_database
 from kommo_airtable_sync.runtime.celery_app import build_celery
+from kommo_airtable_sync.runtime.history import relax_history
 from kommo_airtable_sync.runtime.instance import prepare_home
 from kommo_airtable_sync.settings import Settings, child_environment
 from kommo_airtable_sync.store.runners import Runners
@@ -39,23 +44,21 @@ def run_worker(settings: Settings, queue: str) -> None:
     """Serve one queue in the foreground until SIGTERM; one run at a time."""
     os.environ.update(child_environment(settings))
     prepare_home(settings)
+    relax_history(settings.home)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     app = build_celery(settings, settings.load_config().realtime.linger_seconds)
     create_execute_job_task(app)
     create_resume_job_task(app)
     _connect_signals(app, settings, queue)
-    # Imported before the fork and kept out of the collector's reach, the definitions are in memory
-    # once for both processes, and for a child that replaces a dead one (decisions/0011).
-    _load_definitions()
-    gc.collect()
-    gc.freeze()
+    # Dagster would make SIGTERM interrupt the run, and keep it from Celery, which lets the run end
+    # and then stops.
+    interrupts.setup_interrupt_handlers = _nothing
     app.worker_main(
         [
             "worker",
             f"--queues={queue}",
             f"--hostname={queue}-{os.getpid()}@%h",
-            "--concurrency=1",
-            "--pool=prefork",
+            "--pool=solo",
             "--without-gossip",
             "--without-mingle",
             "--without-heartbeat",
@@ -67,7 +70,7 @@ def run_worker(settings: Settings, queue: str) -> None:
 def _connect_signals(app: Celery, settings: Settings, queue: str) -> None:
     watches: dict[str, Callable[[], None]] = {}
 
-    def warm_child(**_: Any) -> None:
+    def warm(**_: Any) -> None:
         _warm(settings, queue)
 
     def before(task_id: str, args: Any = None, kwargs: Any = None, **_: Any) -> None:
@@ -82,11 +85,9 @@ def _connect_signals(app: Celery, settings: Settings, queue: str) -> None:
             database = open_database(settings)
             Runners(database).leave(run_id)
             database.close()
-        # Dagster leaves a handler behind that swallows SIGTERM; the worker could not be stopped.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     for connect, handler in (
-        (signals.worker_process_init, warm_child),
+        (signals.worker_process_init, warm),
         (signals.task_prerun, before),
         (signals.task_postrun, after),
     ):
@@ -95,7 +96,7 @@ def _connect_signals(app: Celery, settings: Settings, queue: str) -> None:
 
 
 def _nothing() -> None:
-    """No watch was set."""
+    """Where something must be called, and nothing is to happen."""
 
 
 def _run_id(args: Any, kwargs: Any) -> str | None:
@@ -103,13 +104,9 @@ def _run_id(args: Any, kwargs: Any) -> str | None:
     return unpack_value(packed, as_type=ExecuteRunArgs).run_id if packed else None
 
 
-def _load_definitions() -> None:
-    ReconstructableRepository.for_module(MODULE, "defs", os.getcwd()).get_definition()
-
-
 def _warm(settings: Settings, queue: str) -> None:
     """Load definitions, instance, engine and schemas, so that the first run of the day is fast."""
-    _load_definitions()
+    ReconstructableRepository.for_module(MODULE, "defs", os.getcwd()).get_definition()
     with DagsterInstance.get() as instance:
         instance.get_runs(limit=1)
     try:
@@ -117,8 +114,7 @@ def _warm(settings: Settings, queue: str) -> None:
     except SyncError as error:
         # The first run says the same, where people look.
         log.warning("not fully warm yet: %s", error)
-    # One mark a worker; its child may change.
-    settings.mark_ready(f"worker-{queue}-{os.getppid()}")
+    settings.mark_ready(f"worker-{queue}-{os.getpid()}")
 
 
 def _watch_for_terminate(run_id: str) -> Callable[[], None]:

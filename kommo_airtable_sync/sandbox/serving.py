@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from kommo_airtable_sync.assembly import SystemClock
+from kommo_airtable_sync.opening import SystemClock
 from kommo_airtable_sync.sandbox.airtable.control import begin_airtable
 from kommo_airtable_sync.sandbox.airtable.model import AirtableModel
 from kommo_airtable_sync.sandbox.deliverer import WebhookDeliverer

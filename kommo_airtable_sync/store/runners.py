@@ -17,6 +17,9 @@ from kommo_airtable_sync.core.types import Priority
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.schema import nudges, runners, sides
 
+STALE_SECONDS = 6.0
+"""A runner whose heartbeat is older is dead."""
+
 RunnerState = Literal["standby", "running", "retiring"]
 
 

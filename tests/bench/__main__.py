@@ -1,6 +1,7 @@
-"""``python -m tests.bench [ack|burst|outage|echo|latency|reconcile|machines ...]``: a table, and JSON in .bench/.
+"""``python -m tests.bench [PART ...]``: a table a part, all of it in .bench/bench.json, the promises.
 
-``latency --direction reverse`` is from Airtable to Kommo; ``--patterns sparse,steady,pairs``.
+``report`` makes the table of promises, the charts and docs/benchmarks.md from the JSON that is there.
+``latency --direction reverse`` only from Airtable to Kommo; ``--patterns sparse,steady,burst,pairs``.
 ``reconcile --sizes`` as JSON: leads and drifts of its parts (tests/bench/reconcile.py).
 """
 
@@ -8,17 +9,51 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import shutil
+import subprocess
+import time
 from collections.abc import Callable
-from pathlib import Path
+from datetime import datetime, timezone
+from importlib.metadata import version
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import ack, burst, echo, idle, latency, machines, outage, reconcile
+from tests.bench import (
+    ack,
+    burst,
+    charts,
+    echo,
+    idle,
+    latency,
+    machines,
+    outage,
+    reconcile,
+    report,
+    start,
+    thrift,
+)
+from tests.stack import ROOT
 
-PARTS = ("idle", "ack", "burst", "outage", "echo", "latency", "reconcile", "machines")
+PARTS = (
+    "idle",
+    "start",
+    "ack",
+    "thrift",
+    "burst",
+    "outage",
+    "echo",
+    "latency",
+    "reconcile",
+    "machines",
+    "report",
+)
+RECORD = ROOT / ".bench" / "bench.json"
+
+Rows = list[dict[str, Any]]
 
 
 def main() -> None:
@@ -26,55 +61,86 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=list(PARTS), choices=[*PARTS, []])
     parser.add_argument("--patterns", default=",".join(latency.PATTERNS))
-    parser.add_argument("--direction", default="forward", choices=latency.DIRECTIONS)
+    parser.add_argument("--direction", default="", choices=["", *latency.DIRECTIONS])
     parser.add_argument("--sizes", type=json.loads, default=reconcile.SIZES)
     arguments = parser.parse_args()
-    folder = Path(".bench").resolve()
-    shutil.rmtree(folder / "work", ignore_errors=True)
-    work = folder / "work"
+    work = RECORD.parent / "work"
+    shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    patterns, direction = arguments.patterns.split(","), arguments.direction
-    runs: dict[str, Callable[[], list[dict[str, Any]] | dict[str, list[dict[str, Any]]]]] = {
+    patterns = arguments.patterns.split(",")
+    directions = [arguments.direction] if arguments.direction else latency.DIRECTIONS
+    runs: dict[str, Callable[[], Rows | dict[str, Rows]]] = {
         "idle": lambda: idle.run(work),
-        "ack": lambda: [ack.run(work)],
+        "start": lambda: start.run(work),
+        "ack": lambda: ack.run(work),
+        "thrift": lambda: thrift.run(work),
         "burst": lambda: burst.run(work),
         "outage": lambda: [outage.run(work)],
         "echo": lambda: [echo.run(work)],
-        "latency": lambda: latency.run(work, patterns, direction),
+        "latency": lambda: latency.run(work, patterns, directions),
         "reconcile": lambda: reconcile.run(work, arguments.sizes),
         "machines": lambda: [machines.run(work)],
     }
     for part in arguments.parts:
+        if part == "report":
+            conclude()
+            continue
+        began = time.monotonic()
         made = runs[part]()
-        record = folder / "bench.json"
-        known = json.loads(record.read_text()) if record.exists() else {}
-        record.write_text(json.dumps({**known, part: made}, indent=2))
-        tables = made if isinstance(made, dict) else {part: made}
-        if part == "latency" and direction == "forward":
-            tables["ratio: stock path / warm path"] = ratios(tables[part])
-        for title, rows in tables.items():
+        record(part, made, time.monotonic() - began)
+        for title, rows in (made if isinstance(made, dict) else {part: made}).items():
             show(title, rows)
 
 
-def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """How many times slower the stock path is."""
-    return [
-        {
-            "pattern": warm["pattern"],
-            **{key: round(stock[key] / warm[key], 1) for key in ("p50_s", "p95_s", "max_s")},
-        }
-        for warm, stock in zip(rows[::2], rows[1::2], strict=True)
-    ]
+def record(part: str, made: Rows | dict[str, Rows], seconds: float) -> None:
+    """Put what a part made into the JSON, with the facts of the machine that made it."""
+    known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    times = known.get("minutes", {}) | {part: round(seconds / 60, 1)}
+    known |= {"machine": machine(), "minutes": times, part: made}
+    RECORD.write_text(json.dumps(known, indent=2))
 
 
-def show(title: str, rows: list[dict[str, Any]]) -> None:
-    """Print one table: a line for each figure, a column for each row."""
+def machine() -> dict[str, Any]:
+    """Whose figures these are."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "dagster": version("dagster"),
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "commit": commit.stdout.strip() or "unknown",
+    }
+
+
+def conclude() -> None:
+    """The one table at the end, and what is made of the JSON."""
+    known = json.loads(RECORD.read_text())
+    show("promises", report.promises(known), by_column=False)
+    charts.draw(known, ROOT / "docs" / "pictures")
+    report.write(known, ROOT / "docs" / "benchmarks.md")
+
+
+def show(title: str, rows: Rows, *, by_column: bool = True) -> None:
+    """Print one table: a column for each row, if these are few."""
     table = Table(title=title, title_justify="left")
-    table.add_column("figure")
-    for row in rows:
-        table.add_column(str(row.get("pattern", "")), justify="right")
-    for name in rows[0]:
-        table.add_row(name, *(str(row[name]) for row in rows))
+    names = [name for name in rows[0] if not isinstance(rows[0][name], list)]
+    if by_column and len(rows) <= 4:
+        table.add_column("figure")
+        for row in rows:
+            table.add_column(str(row.get("pattern", "")), justify="right")
+        for name in names:
+            table.add_row(name, *(str(row.get(name, "")) for row in rows))
+    else:
+        for name in names:
+            table.add_column(name)
+        for row in rows:
+            table.add_row(*(str(row.get(name, "")) for name in names))
     Console().print(table)
 
 

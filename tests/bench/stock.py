@@ -7,10 +7,10 @@ import time
 
 import dagster as dg
 
-from kommo_airtable_sync.assembly import open_database
 from kommo_airtable_sync.core.types import LIVE
 from kommo_airtable_sync.defs.resources import SyncResource
 from kommo_airtable_sync.defs.sync_changes import sync_changes
+from kommo_airtable_sync.opening import open_database
 from kommo_airtable_sync.settings import load_settings
 from kommo_airtable_sync.store.inbox import Inbox
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from kommo_airtable_sync.assembly import SystemClock
 from kommo_airtable_sync.core.types import IncomingEvent
+from kommo_airtable_sync.opening import SystemClock
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.entries import Acknowledged, Held, LedgerEntry
 from kommo_airtable_sync.store.inbox import Inbox

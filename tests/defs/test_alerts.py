@@ -10,12 +10,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from kommo_airtable_sync.assembly import SystemClock
 from kommo_airtable_sync.core.types import LIVE, IncomingEvent
 from kommo_airtable_sync.defs import alerts
 from kommo_airtable_sync.defs.alerts import failure_alerts, look, tell
 from kommo_airtable_sync.engine.claim import claim_batch
 from kommo_airtable_sync.engine.follow import work_batch
+from kommo_airtable_sync.opening import SystemClock
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.inbox import Inbox
 from kommo_airtable_sync.store.reports import Reports

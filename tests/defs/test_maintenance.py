@@ -11,12 +11,12 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from kommo_airtable_sync.assembly import SystemClock, open_limiter
 from kommo_airtable_sync.core.quota import MonthlyQuota
 from kommo_airtable_sync.core.registration import REFRESH_SECONDS, AirtableWebhook
 from kommo_airtable_sync.core.types import LIVE, IncomingEvent
 from kommo_airtable_sync.definitions import defs
 from kommo_airtable_sync.defs import maintenance as night
+from kommo_airtable_sync.opening import SystemClock, open_limiter
 from kommo_airtable_sync.settings import load_settings
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.documents import Documents

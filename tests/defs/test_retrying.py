@@ -10,9 +10,9 @@ import dagster as dg
 import pytest
 import yaml
 
-from kommo_airtable_sync.assembly import SystemClock
 from kommo_airtable_sync.core.types import LIVE, IncomingEvent
 from kommo_airtable_sync.definitions import defs
+from kommo_airtable_sync.opening import SystemClock
 from kommo_airtable_sync.runtime.instance import DAGSTER_YAML
 from kommo_airtable_sync.settings import load_settings
 from kommo_airtable_sync.store.database import Database

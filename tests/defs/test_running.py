@@ -10,8 +10,9 @@ import pytest
 from kommo_airtable_sync.core.types import BULK, LIVE
 from kommo_airtable_sync.defs.lanes import lane_of
 from kommo_airtable_sync.defs.running import Attendance, another_run_waits
-from kommo_airtable_sync.engine.context import STALE_SECONDS, Engine
+from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.store.database import Database
+from kommo_airtable_sync.store.runners import STALE_SECONDS
 from tests.conftest import HandClock
 from tests.defs.loaded import repository
 from tests.simulated import World

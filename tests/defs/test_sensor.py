@@ -13,11 +13,11 @@ import dagster as dg
 import pytest
 from dagster._core.events.log import EventLogEntry
 
-from kommo_airtable_sync.assembly import SystemClock, open_limiter
 from kommo_airtable_sync.core.registration import REFRESH_SECONDS, AirtableWebhook
 from kommo_airtable_sync.core.types import BULK, LIVE, IncomingEvent, Priority
 from kommo_airtable_sync.defs import sensors
 from kommo_airtable_sync.defs.sensors import sweep, webhook_sensor
+from kommo_airtable_sync.opening import SystemClock, open_limiter
 from kommo_airtable_sync.settings import load_settings
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.documents import Documents

@@ -12,7 +12,7 @@ from kommo_airtable_sync.core.registration import (
     edited_in_airtable,
     specification,
 )
-from kommo_airtable_sync.engine.pull import pull_webhook, registered
+from kommo_airtable_sync.engine.pull import pull_webhook
 from kommo_airtable_sync.engine.registration import (
     KOMMO_DOCUMENT,
     mend_kommo_webhook,
@@ -24,6 +24,7 @@ from kommo_airtable_sync.engine.registration import (
 from kommo_airtable_sync.sandbox.airtable.notifying import break_webhook
 from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.gaps import Gaps
+from kommo_airtable_sync.store.registrations import registered
 from tests.engine.test_pull import BASE, FIELDS, told
 from tests.simulated import World
 

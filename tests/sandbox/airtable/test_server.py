@@ -15,7 +15,7 @@ import requests
 from pyairtable import Api
 from pyairtable.models import WebhookNotification
 
-from kommo_airtable_sync.assembly import SystemClock
+from kommo_airtable_sync.opening import SystemClock
 from kommo_airtable_sync.sandbox.airtable.model import SANDBOX_TOKEN, AirtableModel
 from kommo_airtable_sync.sandbox.airtable.seed import BASE_ID
 from kommo_airtable_sync.sandbox.deliverer import WebhookDeliverer

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from kommo_airtable_sync.assembly import SystemClock
+from kommo_airtable_sync.opening import SystemClock
 from kommo_airtable_sync.sandbox.deliverer import WebhookDeliverer
 from kommo_airtable_sync.sandbox.kommo.model import KommoModel
 from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN, Settings

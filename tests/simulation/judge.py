@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,7 @@ class Judge:
         counts: what is forgiven is counted here.
         slack: seconds by which the journal's times may be wrong, or a request late, since clocks
             jumped and machines stood still.
+        alike: whether two values of a field are one, where a side rounds.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class Judge:
         rows: Iterable[Any],
         deletions: Iterable[tuple[float, int]],
         counts: Counter[str],
-        slack: float = 0.0,
+        slack: float,
+        alike: Callable[[str, Canonical, Canonical], bool],
     ) -> None:
+        self._alike = alike
         self._counts, self._slack = counts, slack
         self._ends: dict[int, float] = {}
         self._created: Counter[tuple[str, str]] = Counter()
@@ -104,7 +107,7 @@ class Judge:
             shown = stands[lead, field]
             last = edits[-1]
             shown = _of(last, shown)
-            if not same(shown, last.value) and not self._excused(last, edits):
+            if not self._alike(field, shown, last.value) and not self._excused(last, edits):
                 raise Broken("edits", f"lost: {last}; both show {shown!r}; edits: {edits}")
 
     def _excused(self, last: Edit, edits: list[Edit]) -> bool:

@@ -19,17 +19,18 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kommo_airtable_sync.core import canonical
-from kommo_airtable_sync.core.airtable_hooks import parse_automation
 from kommo_airtable_sync.core.errors import SyncError
 from kommo_airtable_sync.core.types import BULK, LIVE, Canonical, lead_key
 from kommo_airtable_sync.engine.claim import claim_batch
 from kommo_airtable_sync.engine.context import LEASE_SECONDS, Engine
 from kommo_airtable_sync.engine.follow import work_batch
 from kommo_airtable_sync.engine.reconcile import Comparison, compare_sides, hand_over, remember
+from kommo_airtable_sync.receiver.app import automation_events, kommo_events
 from kommo_airtable_sync.store.entries import resolve_event
 from kommo_airtable_sync.store.survey import Survey
 from tests.simulation.doors import Doors, Leases
@@ -65,6 +66,8 @@ RENAMED = ("Budget", "Kickoff", "Contract Date")
 LEADS_MAX = 12
 WORKERS_MAX = 3
 BATCHES_A_RUN = 3
+HOURS_OF_RETRIES = 3 * 3600.0
+"""Then Kommo has given up what it could not deliver, and every lease has run out."""
 HOURS_OF_PATIENCE = 48 * 3600.0
 ON_DISK_ONE_IN = 8
 
@@ -124,10 +127,12 @@ class Story:
         self.late: list[tuple[str, bytes]] = []
         self.edits: list[Edit] = []
         self.deletions: list[tuple[float, int]] = []
+        self.acknowledged = 0
         self.slack = 0.0
         self.leases = Leases()
         self.dead: list[str] = []
         self.engines: list[Engine] = []
+        self.bulk = self.world.new_engine(BULK)
         self._runs = 0
 
     def close(self) -> None:
@@ -158,7 +163,9 @@ class Story:
         elif fate < 0.22:
             self.world.add_record(Deal_Name="Typed by hand", Amount=1)
             self.happened["records made by people"] += 1
-        elif fate < 0.27:
+        elif fate < 0.25:
+            self._type_a_record()
+        elif fate < 0.29:
             self._delete_a_record()
         else:
             many = self.dice.choice((1, 1, 1, 2, 6))
@@ -175,6 +182,20 @@ class Story:
             self.hidden.add(lead)
         self.happened["leads made by people"] += 1
         self.world.say(f"  lead {lead}")
+
+    def _type_a_record(self) -> None:
+        """Somebody types a lead's record, with its key, before we have made one."""
+        without = set(self.leads) - self.hidden - set(self.world.record_ids())
+        busy = self.world.turns.workers or any(w.next_due_at() for w in self.world.turns.wires)
+        if not without or busy:
+            return
+        lead = self.dice.choice(sorted(without))
+        names = self.dice.sample(tuple(FIELDS), 3)
+        values = {name: FIELDS[name](self.dice) for name in names}
+        self.world.add_record(Kommo_Deal_ID=lead, **values)
+        self.happened["records made by people"] += 1
+        for name in names:
+            self._note("airtable", lead, name, None, self.world.shown("airtable", lead, name))
 
     def _delete_a_record(self) -> None:
         records = self.world.record_ids()
@@ -232,6 +253,9 @@ class Story:
 
     def act_hooks(self) -> None:
         """Both sides' posts arrive: some twice, some late, some never, in any order."""
+        if self.dice.random() < 0.05:
+            self.happened["posts that found nobody"] += self.world.nobody_answers()
+            return
         posts = [("kommo", body) for body in self.world.take_hooks()]
         posts += [("airtable", body) for body in self.world.take_automations()]
         arrived: list[tuple[str, bytes]] = []
@@ -252,10 +276,10 @@ class Story:
     def _receive(self, posts: Sequence[tuple[str, bytes]]) -> None:
         for side, body in posts:
             self.happened[f"posts delivered by {side}"] += 1
-            if side == "kommo":
-                self.world.receive([body])
-            else:
-                self.world.inbox.receive(parse_automation(body))
+            parse = partial(kommo_events, links=True) if side == "kommo" else automation_events
+            events = parse(body)
+            self.world.inbox.receive(events)
+            self.acknowledged += len(events)
         if posts:
             self.world.say(f"  {len(posts)} posts")
 
@@ -426,7 +450,7 @@ class Story:
             self._name_as_before(name)
         self.world.clock.wrong_by = timedelta(0)
         self.world.disturb(2 * LOCK_SECONDS)
-        self._wait(2 * LEASE_SECONDS + LOCK_SECONDS)
+        self._wait(HOURS_OF_RETRIES)
         self._receive(self.late)
         self._come_to_rest()
         self._night()
@@ -436,9 +460,11 @@ class Story:
     def _come_to_rest(self) -> None:
         for _ in range(20):
             self._wait(2)
-            if not self._deliver() and self.world.next_due_at() is None:
+            due = [lane for lane in (LIVE, BULK) if self.world.next_due_at(lane) is not None]
+            if not self._deliver() and not due:
                 return
-            self.world.work(patience=HOURS_OF_PATIENCE)
+            for engine in (self.world.engine, self.bulk):
+                self.world.work(engine, patience=HOURS_OF_PATIENCE)
         raise Broken("rest", "it does not come to rest")
 
     def _deliver(self) -> int:
@@ -451,15 +477,12 @@ class Story:
         """A reconciliation in quiet times; a person lets go what the brake holds."""
         compared = self._compare(lambda it: self._hand_over(self.world.engine, it, release=True))
         if compared:
-            self.world.work(self.world.new_engine(BULK), patience=HOURS_OF_PATIENCE)
             self._come_to_rest()
 
     def _compare(self, then: Callable[[Comparison], None]) -> dict[str, int]:
         survey = Survey(Path(":memory:"), self.world.clock)
         try:
-            compared = compare_sides(
-                self.world.new_engine(BULK), survey, None, lambda _what, _done: None
-            )
+            compared = compare_sides(self.bulk, survey, None, lambda _what, _done: None)
             then(compared)
             return dict(+compared.summary.kinds)
         finally:
@@ -478,13 +501,21 @@ class Story:
         """Both sides agree, nothing is open, dead or doubled, and no edit is lost."""
         shown = [lead for lead in self.leads if lead not in self.hidden]
         try:
-            self.world.assert_in_step(shown, may_keep=True)
+            self.world.assert_in_step(shown, may_keep=True, alike=self.world.alike)
         except AssertionError as error:
             raise Broken("agreement", str(error)) from error
         if errors := self.world.errors():
             raise Broken("events", f"dead: {errors}")
+        stored = sum(each.source in SIDES for each in self.world.events())
+        if stored != self.acknowledged:
+            raise Broken("events", f"{self.acknowledged} acknowledged, {stored} stored")
         judge = Judge(
-            self.edits, self.world.journal_rows(), self.deletions, self.counts, self.slack
+            self.edits,
+            self.world.journal_rows(),
+            self.deletions,
+            self.counts,
+            self.slack,
+            self.world.alike,
         )
         judge.no_edit_is_lost(
             {(lead, name): self.world.shown("airtable", lead, name)

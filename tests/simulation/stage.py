@@ -7,6 +7,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,10 +15,12 @@ from urllib.parse import urlsplit
 import requests
 import sqlalchemy as sa
 
+from kommo_airtable_sync.core.canonical import same
 from kommo_airtable_sync.core.types import Canonical
 from kommo_airtable_sync.sandbox.airtable.listing import show_record
 from kommo_airtable_sync.sandbox.airtable.schema import Table
 from kommo_airtable_sync.sandbox.airtable.seed import BASE_ID
+from kommo_airtable_sync.sandbox.rounding import Rounding
 from kommo_airtable_sync.store.database import Database
 from tests.simulated import Json, World
 from tests.simulation.turns import OurClock, TheirClock, Turns
@@ -26,6 +29,8 @@ from tests.wire import body_of
 
 RECORDS_A_PAGE = 5
 """So small that a listing of a story's few records has pages, and offsets that can expire."""
+ROUNDED_TO = 5
+"""In some stories Kommo keeps prices in such steps."""
 LOCK_SECONDS = 32.0
 """Airtable's lock after one call too many, and a little."""
 
@@ -62,6 +67,10 @@ class Stage(World):
         database = migrated(clock, path)
         super().__init__(database, clock, parts=BOTH_WAYS, seed=seed, servers=TheirClock(clock))
         self.airtable.settings.page_records = RECORDS_A_PAGE
+        # What is not known of the real accounts is so in one story and otherwise in another.
+        self.airtable.settings.serialised_upserts = seed % 2 == 1
+        if seed % 4 == 2:
+            self.kommo.settings.price_rounding = Rounding(step=ROUNDED_TO)
         self.fields = {each.name: each for each in self.engine.directory.mapping().fields}
         self.turns.wires = (self.kommo_wire, self.airtable_wire)
         self.happened.clear()
@@ -168,6 +177,23 @@ class Stage(World):
                 self.table.fields[field.id].name
             )
         )
+
+    def alike(self, name: str, one: Canonical, other: Canonical) -> bool:
+        """Whether both sides may show these at rest."""
+        if name == "Amount" and isinstance(one, Decimal) and isinstance(other, Decimal):
+            return one == other or (
+                self.kommo.settings.price_rounding is not None
+                and abs(one - other) <= Decimal(ROUNDED_TO) / 2
+            )
+        return same(one, other)
+
+    def nobody_answers(self) -> int:
+        """What is due finds no receiver: Kommo tries again later, an automation does not."""
+        lost = len(self.take_automations())
+        taken = self.kommo.take_due_hooks()
+        for delivery in taken:
+            self.kommo.settle_hook(delivery, 0, self.servers.now().timestamp())
+        return lost + len(taken)
 
     def foreign_call(self, side: str) -> None:
         """Somebody else's program asks the same account for something."""

@@ -4,8 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+SEEDS ?= 100
+FROM ?= 0
+JOBS ?= 1
+PLANTED ?=
 
-.PHONY: demo test properties check format bench constraints clean
+.PHONY: demo test properties simulate check format bench constraints clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +17,7 @@ help:
 	@echo "make demo ARGS='--once --events 200' the same, ends by itself"
 	@echo "make test                            all tests (PostgreSQL and real processes included)"
 	@echo "make properties                      laws and fuzz, thousands of examples each"
+	@echo "make simulate SEEDS=1000             that many simulated stories (FROM=0 JOBS=2 PLANTED=1)"
 	@echo "make check                           ruff, pyright, import-linter"
 	@echo "make bench                           the promises, measured (ARGS='idle ack': these parts)"
 	@echo "make format | constraints | clean"
@@ -39,6 +44,10 @@ endif
 
 properties: $(STAMP)
 	HYPOTHESIS_PROFILE=thousands $(BIN)/python -m pytest tests/core tests/fuzz --timeout 1800 $(ARGS)
+
+simulate: $(STAMP)
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS) \
+		$(if $(PLANTED),--planted) $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kommo_airtable_sync.engine.context import Engine
@@ -34,7 +34,7 @@ class Trap:
         watched = {part: _Watched(getattr(engine, part), part, self) for part in parts}
         return dataclasses.replace(engine, **watched)
 
-    def call(self, step: str, act: Callable[[], Any]) -> Any:
+    def call(self, step: str, act: Callable[[], Any], _args: Sequence[Any] = ()) -> Any:
         self.steps.append(step)
         springs = step == self.step and self.steps.count(step) == self.nth
         if springs and not self.after:
@@ -54,4 +54,4 @@ class _Watched:
         if not callable(found):
             return found
         step = f"{self._part}.{name}"
-        return lambda *args, **named: self._trap.call(step, lambda: found(*args, **named))
+        return lambda *args, **named: self._trap.call(step, lambda: found(*args, **named), args)

@@ -6,7 +6,8 @@ import heapq
 import io
 import itertools
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 import requests
@@ -16,13 +17,24 @@ from requests.adapters import BaseAdapter
 from kommo_airtable_sync.sandbox.faults import ConnectionDropped
 from tests.conftest import HandClock
 
-Begin = Callable[[requests.PreparedRequest], tuple[float, Callable[[], tuple[int, Any, bytes]]]]
+Answer = tuple[int, Any, bytes]
+Begin = Callable[[requests.PreparedRequest], tuple[float, Callable[[], Answer]]]
+
+
+@dataclass(order=True)
+class _UnderWay:
+    """A call that has arrived; its answer once it was applied."""
+
+    due_at: datetime
+    number: int
+    apply: Callable[[], Answer] = field(compare=False)
+    answer: Answer | ConnectionDropped | None = field(default=None, compare=False)
 
 
 class Wire(BaseAdapter):
     """Carries one API's calls to its model, and loses them as a network does.
 
-    A call that outlasts the client's time-out is applied nevertheless, when its delay is over.
+    A call is applied when its delay is over, whatever has become of its client meanwhile.
 
     Args:
         begin: a request's arrival at the model: (its delay in seconds, what applies it).
@@ -34,7 +46,7 @@ class Wire(BaseAdapter):
         self.begin = begin
         self.clock = clock
         self.unreachable = False
-        self._late: list[tuple[float, int, Callable[[], object]]] = []
+        self._under_way: list[_UnderWay] = []
         self._count = itertools.count()
 
     def send(
@@ -46,25 +58,32 @@ class Wire(BaseAdapter):
             cause = urllib3.exceptions.MaxRetryError(None, "", refused)  # type: ignore[arg-type]
             raise requests.ConnectionError(cause, request=request)
         delay, apply = self.begin(request)
+        due_at = self.clock.now() + timedelta(seconds=delay)
+        call = _UnderWay(due_at, next(self._count), apply)
+        heapq.heappush(self._under_way, call)
         most = timeout[1]
+        self.clock.advance(min(delay, most))
         if delay > most:
-            due_at = self.clock.now().timestamp() + delay
-            heapq.heappush(self._late, (due_at, next(self._count), apply))
-            self.clock.advance(most)
             raise requests.ReadTimeout(request=request)
-        self.clock.advance(delay)
-        try:
-            return _response(request, *apply())
-        except ConnectionDropped as dropped:
+        self.catch_up()
+        if isinstance(call.answer, ConnectionDropped):
             cut = urllib3.exceptions.ProtocolError("Connection aborted.")
-            raise requests.ConnectionError(cut, request=request) from dropped
+            raise requests.ConnectionError(cut, request=request) from call.answer
+        assert call.answer is not None
+        return _response(request, *call.answer)
+
+    def next_due_at(self) -> datetime | None:
+        """When the next call under way is to be applied."""
+        return self._under_way[0].due_at if self._under_way else None
 
     def catch_up(self) -> None:
-        """Apply what its client has given up, as far as its time has come."""
-        while self._late and self._late[0][0] <= self.clock.now().timestamp():
-            # Whoever asked has hung up long ago: he cannot be cut off again.
-            with suppress(ConnectionDropped):
-                heapq.heappop(self._late)[2]()
+        """Apply what is under way, as far as its time has come."""
+        while self._under_way and self._under_way[0].due_at <= self.clock.now():
+            call = heapq.heappop(self._under_way)
+            try:
+                call.answer = call.apply()
+            except ConnectionDropped as dropped:
+                call.answer = dropped
 
     def close(self) -> None:
         pass

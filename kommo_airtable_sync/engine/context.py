@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ class Engine:
 
     Args:
         executor: makes API calls side by side; nothing else is done in its threads.
+        jitter: dice in [0, 1), so that a crowd of retries does not arrive together.
     """
 
     config: SyncConfig
@@ -57,6 +59,7 @@ class Engine:
     executor: Executor
     enricher: Enricher
     stop_requested: Callable[[], bool] = field(default=lambda: False)
+    jitter: Callable[[], float] = field(default=random.random)
     batches: dict[int, Batch] = field(default_factory=dict[int, Batch])
 
     @property

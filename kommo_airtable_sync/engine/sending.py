@@ -276,11 +276,15 @@ def _outcome(plan: Plan, record: Mapping[str, Json], created_ids: frozenset[str]
 
 
 def _left_for_kommo(plan: Plan, entry: LedgerEntry, record: Mapping[str, Json]) -> Plan:
-    """A plan once Airtable has its half: Kommo's is left, against what Airtable answered."""
+    """A plan once Airtable has its half: Kommo's is left, against what Airtable answered.
+
+    Of a field that only goes to Kommo, against what was read: what Airtable now shows of it may be
+    a newer edit, which nobody has merged yet.
+    """
     shown = {
         each.id: each.from_cell(record["fields"].get(each.id))
         for each in plan.table.fields
-        if each.id in plan.item_fields
+        if each.id in plan.item_fields and (each.id in plan.cells or plan.creates)
     }
     airtable = {**plan.airtable, **shown}
     return replace(plan, entry=entry, record_id=entry.record_id, cells={}, airtable=airtable)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Mapping
 
 from kommo_airtable_sync.core.backoff import retry_seconds
@@ -26,7 +25,7 @@ def settle_batch(engine: Engine, batch: Batch) -> BatchReport:
         fresh = engine.journal.note(batch.id, batch.run_id, list(batch.notes.values()))
         for each in fresh:
             batch.count("overwritten", each.side)
-    outcomes = {key: _with_backoff(batch, key) for key in batch.claim.keys}
+    outcomes = {key: _with_backoff(engine, batch, key) for key in batch.claim.keys}
     max_attempts = engine.config.realtime.max_attempts
     try:
         answers = _answers(batch, outcomes)
@@ -63,13 +62,12 @@ def _answers(batch: Batch, outcomes: Mapping[str, Outcome]) -> dict[int, str]:
     return answers
 
 
-def _with_backoff(batch: Batch, key: str) -> Outcome:
+def _with_backoff(engine: Engine, batch: Batch, key: str) -> Outcome:
     outcome = batch.outcomes[key]
     if outcome.state != "retry":
         return outcome
     attempts = max((event.attempts for event in batch.claim.events[key]), default=0)
-    # Not for secrets: jitter keeps a crowd of retries from arriving together.
-    wait = retry_seconds(attempts, random.random())  # noqa: S311
+    wait = retry_seconds(attempts, engine.jitter())
     return Outcome("retry", outcome.outcome, outcome.error, wait)
 
 

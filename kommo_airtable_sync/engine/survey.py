@@ -190,7 +190,9 @@ def _run(engine: Engine, lists: list[list[_Listing]], on_progress: Progress, loo
         begin(listings)
     try:
         while waiting:
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+            done = wait(waiting, return_when=FIRST_COMPLETED).done
+            # In the order in which they were asked for: a set has none that comes again.
+            for future in [each for each in waiting if each in done]:
                 listing, rest = waiting.pop(future)
                 page = _page_of(engine, listing, future)
                 if page is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -100,7 +100,7 @@ class Meanwhile(Trap):
         super().__init__()
         self._at, self._act = step, act
 
-    def call(self, step: str, act: Callable[[], Any]) -> Any:
+    def call(self, step: str, act: Callable[[], Any], _args: Sequence[Any] = ()) -> Any:
         if step == self._at and step not in self.steps:
             self._act()
         self.steps.append(step)
@@ -131,6 +131,22 @@ def test_the_last_tag_removed_between_our_read_and_our_write_goes_from_airtable(
     world.work(meanwhile.set(world.engine))
     settle(world)
     assert in_kommo(world, lead, "Tags") is None
+    world.assert_in_step([lead])
+
+
+def test_a_second_edit_between_our_read_and_our_write_to_the_other_side_is_not_taken_for_agreed(
+    world: World, lead: int
+):
+    # Airtable has its half first, and its answer shows the second edit already.
+    world.edit_lead(lead, name="Renamed")
+    world.edit_record(record_id(world, lead), Seats=33)
+    world.deliver_hooks()
+    meanwhile = Meanwhile(
+        "airtable.upsert", lambda: world.edit_record(record_id(world, lead), Seats=30)
+    )
+    world.work(meanwhile.set(world.engine))
+    settle(world)
+    assert in_kommo(world, lead, "Seats") == 30
     world.assert_in_step([lead])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from kommo_airtable_sync.core.overwritten import READ_SECONDS_MAX
 from kommo_airtable_sync.core.types import Canonical
 from kommo_airtable_sync.engine.context import CALL_SECONDS_MAX
 from kommo_airtable_sync.store.entries import Intent, read_intent
+from tests.simulation.stage import Broken
 
 OVERRULING = {
     "Deal Name": {"conflict_airtable"},
@@ -58,6 +59,9 @@ class Judge:
         rows: of the journal, oldest first.
         deletions: of records, by people: (when, lead).
         counts: what is forgiven is counted here.
+        slack: seconds by which the journal's times may be wrong, or a request late, since clocks
+            jumped and machines stood still.
+        alike: whether two values of a field are one, where a side rounds.
     """
 
     def __init__(
@@ -66,7 +70,13 @@ class Judge:
         rows: Iterable[Any],
         deletions: Iterable[tuple[float, int]],
         counts: Counter[str],
+        slack: float,
+        alike: Callable[[str, Canonical, Canonical], bool],
     ) -> None:
+        self._alike = alike
+        self._counts, self._slack = counts, slack
+        self._ends: dict[int, float] = {}
+        self._created: Counter[tuple[str, str]] = Counter()
         self._edits: dict[tuple[int, str, str], list[Edit]] = defaultdict(list)
         for edit in edits:
             self._edits[edit.lead, edit.field, edit.tag].append(edit)
@@ -74,12 +84,16 @@ class Judge:
         self._done: dict[tuple[str, str, str], list[Intent]] = defaultdict(list)
         for row in rows:
             intent = read_intent(row)
+            # What was not confirmed reached its side before its time-out had passed, or never.
+            done = row.state == "done" and row.closed_at is not None
+            ends_at = row.closed_at if done else row.created_at + CALL_SECONDS_MAX
+            self._created[intent.key, intent.field] += done and row.operation == "create"
             if row.state != "refused":
+                self._ends[id(intent)] = ends_at
                 self._rows[intent.key, intent.field_name].append(intent)
             if row.state == "done" and row.operation == "update":
                 self._done[intent.key, intent.field_name, intent.side].append(intent)
         self._deletions = list(deletions)
-        self._counts = counts
 
     def no_edit_is_lost(self, stands: Mapping[tuple[int, str], Canonical]) -> None:
         """Of each field the last edit stands, or a rule, or the window, was against it.
@@ -93,8 +107,8 @@ class Judge:
             shown = stands[lead, field]
             last = edits[-1]
             shown = _of(last, shown)
-            if not same(shown, last.value) and not self._excused(last, edits):
-                raise AssertionError(f"lost: {last}; both show {shown!r}; edits: {edits}")
+            if not self._alike(field, shown, last.value) and not self._excused(last, edits):
+                raise Broken("edits", f"lost: {last}; both show {shown!r}; edits: {edits}")
 
     def _excused(self, last: Edit, edits: list[Edit]) -> bool:
         rows = self._rows[f"lead:{last.lead}", last.field]
@@ -133,7 +147,7 @@ class Judge:
         return (
             (edit.field in OWNED or meant)
             and row.side == edit.side
-            and row.created_at >= edit.at
+            and row.created_at >= edit.at - self._slack
             and same(row.before, edit.value)
             and row.rule in OVERRULING[edit.field] | ANYWHERE
         )
@@ -142,8 +156,8 @@ class Judge:
         """Whether it took back a write of a dead run: this looks as if it had never arrived."""
         return (
             row.side == edit.side
-            and row.created_at <= edit.at
-            and (row.closed_at is None or row.closed_at > edit.at)
+            and row.created_at <= edit.at + self._slack
+            and (row.closed_at is None or row.closed_at > edit.at - self._slack)
             and same(_of(edit, row.before), edit.value)
             and not same(_of(edit, row.after), edit.value)
         )
@@ -151,11 +165,11 @@ class Judge:
     def _in_the_window(self, edit: Edit, row: Intent) -> bool:
         """Whether this write went to where somebody had just edited, and did not know of it."""
         before = _of(edit, row.before)
-        ends_at = row.closed_at or row.created_at + CALL_SECONDS_MAX
+        begins_at = row.created_at - WINDOW_SECONDS - self._slack
         return (
             row.side == edit.side
             and not same(before, edit.value)
-            and row.created_at - WINDOW_SECONDS <= edit.at <= ends_at
+            and begins_at <= edit.at <= self._ends[id(row)] + self._slack
         )
 
     def nothing_is_written_twice(self) -> None:
@@ -169,9 +183,17 @@ class Judge:
             ]
             for one, two in itertools.pairwise(rows):
                 again = same(one.after, two.after) and same(one.before, two.before)
-                if again and not any(one.created_at - WINDOW_SECONDS <= at <= two.created_at
+                begins_at = one.created_at - WINDOW_SECONDS - self._slack
+                if again and not any(begins_at <= at <= two.created_at + self._slack
                                      for at in edits):  # fmt: skip
-                    raise AssertionError(f"written twice: {one} and {two}")
+                    raise Broken("causes", f"written twice: {one} and {two}")
+
+    def no_record_is_made_twice(self) -> None:
+        """Unless a person has deleted it in between."""
+        again = {f"lead:{lead}" for _, lead in self._deletions}
+        twice = [each for each, n in self._created.items() if n > 1 and each[0] not in again]
+        if twice:
+            raise Broken("one record", f"made twice: {twice}")
 
     def writes_per_edit(self) -> tuple[int, int]:
         """(confirmed updates of the fields that people edit, edits)."""

@@ -61,7 +61,7 @@ def list_page(state: State, table: Table, given: Mapping[str, Json]) -> Json:
 
     Pages are no snapshot: which records is decided at the first, cells are read at each.
     """
-    size = min(whole_number(given, "pageSize", PAGE), PAGE)
+    size = min(whole_number(given, "pageSize", PAGE), state.settings.page_records)
     if not _KNOWN.issuperset(given) or (given.get("cellFormat") or "json") != "json":
         raise bad_request(f"The sandbox lists by {sorted(_KNOWN)}, cellFormat json")
     now, offset = state.clock.now().timestamp(), str(given.get("offset") or "")

@@ -48,6 +48,8 @@ class Settings(BaseModel):
     automation_lose: float = Field(default=0.0, ge=0, le=1)
     automation_duplicate: float = Field(default=0.0, ge=0, le=1)
     automation_timeout_seconds: float = Field(default=12.0, gt=0)
+    # So many records a page, however many are asked for.
+    page_records: int = Field(default=100, ge=1, le=100)
     # A page's offset dies after so long without use (1.2).
     offset_life_seconds: float = Field(default=300.0, gt=0)
 

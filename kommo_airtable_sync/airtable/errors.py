@@ -6,13 +6,13 @@ Sources: reference/airtable-api 1.10 (three error shapes, codes), 2 (the two mea
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any, cast
 
 import requests
 import urllib3.exceptions
 
+from kommo_airtable_sync.core.backoff import header_seconds
 from kommo_airtable_sync.core.errors import (
     BatchRefused,
     ConfigurationError,
@@ -57,7 +57,7 @@ def classify(
     if 400 <= status < 500 and status != 408 and (code or status != 403):
         return BatchRefused("airtable", status, code or "refused", message or said)
     reason = {403: "blocked", 408: "timeout"}.get(status, "server_error")
-    wait = _seconds(headers)
+    wait = header_seconds(headers)
     return SideUnavailable("airtable", reason, said, retry_after_seconds=wait)
 
 
@@ -78,7 +78,8 @@ def classify_lost(error: requests.RequestException) -> SyncError:
     ):
         return SideUnavailable("airtable", "timeout", name)
     refused = _has_cause(error, urllib3.exceptions.NewConnectionError)
-    return SideUnavailable("airtable", "unreachable", name, sent=not refused)
+    detail = f"{name}. Check the network, and AIRTABLE_ENDPOINT_URL"
+    return SideUnavailable("airtable", "unreachable", detail, sent=not refused)
 
 
 def dropped(error: requests.RequestException) -> bool:
@@ -99,7 +100,7 @@ def _throttled(code: str, said: str, headers: Mapping[str, str]) -> SideUnavaila
         return SideUnavailable(
             "airtable", "quota", f"{said}. It lasts until the month ends or the plan is raised."
         )
-    wait = _seconds(headers)
+    wait = header_seconds(headers)
     return SideUnavailable(
         "airtable",
         "rate_limited",
@@ -152,13 +153,3 @@ def _error_parts(body: str | bytes) -> tuple[str, str]:
         error[:100] if isinstance(error, str) else "",
         message[:DETAIL_LENGTH_MAX].rstrip(".") if isinstance(message, str) else "",
     )
-
-
-def _seconds(headers: Mapping[str, str]) -> float | None:
-    """The header's wait in seconds; None for anything else, an HTTP date included."""
-    value = next((value for key, value in headers.items() if key.lower() == "retry-after"), "")
-    try:
-        seconds = float(value)
-    except ValueError:
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
 RETRY_SECONDS_FIRST = 5.0
 RETRY_SECONDS_MAX = 900.0
 
@@ -31,3 +35,18 @@ def pause_seconds(reason: str, failures: int, retry_after_seconds: float | None)
     first, longest = PAUSE_SECONDS.get(reason, PAUSE_SECONDS["server_error"])
     own = min(longest, first * 2.0 ** min(failures - 1, 20))
     return max(own, min(retry_after_seconds or 0.0, 3600.0))
+
+
+def header_seconds(headers: Mapping[str, str]) -> float | None:
+    """The wait of a Retry-After header: seconds, or until a date by the answer's own clock."""
+    named = {name.lower(): value for name, value in headers.items()}
+    value = named.get("retry-after", "")
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            until, now = (parsedate_to_datetime(each) for each in (value, named.get("date", "")))
+            seconds = max(0.0, (until - now).total_seconds())
+        except (TypeError, ValueError):
+            return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None

@@ -13,6 +13,7 @@ from typing import Any, cast
 import requests
 import urllib3.exceptions
 
+from kommo_airtable_sync.core.backoff import header_seconds
 from kommo_airtable_sync.core.errors import (
     BatchRefused,
     ConfigurationError,
@@ -59,7 +60,7 @@ def classify(
     if status == 429:
         wait = _seconds((problem or {}).get("retry_after"))
         if wait is None:
-            wait = _seconds(_header(headers, "retry-after"))
+            wait = header_seconds(headers)
         return SideUnavailable("kommo", "rate_limited", said, retry_after_seconds=wait)
     if status == 403 and problem is None:
         # nginx's page, not the API's: this address is blocked, and asking on prolongs it.
@@ -89,7 +90,8 @@ def classify_lost(error: requests.RequestException) -> SyncError:
     ):
         return SideUnavailable("kommo", "timeout", name)
     refused = _has_cause(error, urllib3.exceptions.NewConnectionError)
-    return SideUnavailable("kommo", "unreachable", name, sent=not refused)
+    detail = f"{name}. Check the network, and KOMMO_SUBDOMAIN or KOMMO_BASE_URL"
+    return SideUnavailable("kommo", "unreachable", detail, sent=not refused)
 
 
 def dropped(error: requests.RequestException) -> bool:
@@ -163,12 +165,8 @@ def _objects(value: object) -> list[dict[str, Any]]:
     ]
 
 
-def _header(headers: Mapping[str, str], name: str) -> str | None:
-    return next((value for key, value in headers.items() if key.lower() == name), None)
-
-
 def _seconds(value: object) -> float | None:
-    """A wait in seconds; None for anything else, an HTTP date included (Kommo sends none)."""
+    """A wait in seconds; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:

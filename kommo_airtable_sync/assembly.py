@@ -16,7 +16,7 @@ from kommo_airtable_sync.engine.enrich import Enricher, load_functions
 from kommo_airtable_sync.kommo.access import Integration, KommoAccess
 from kommo_airtable_sync.kommo.client import KommoClient
 from kommo_airtable_sync.opening import SystemClock, open_database, open_limiter
-from kommo_airtable_sync.settings import OAUTH, Settings
+from kommo_airtable_sync.settings import ACCOUNTS, OAUTH, Settings
 from kommo_airtable_sync.store.consents import Consents
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.documents import Documents
@@ -117,7 +117,7 @@ def build_engine(settings: Settings, lane: Priority) -> Engine:
     Raises:
         ConfigurationError: if a setting or sync.yaml is missing or wrong.
     """
-    settings.require("KOMMO_TOKEN", "AIRTABLE_TOKEN", "AIRTABLE_BASE_ID")
+    settings.require(*ACCOUNTS)
     config = settings.load_config()
     clock = SystemClock()
     database = open_database(settings)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from kommo_airtable_sync.core.quota import MonthlyQuota
 from kommo_airtable_sync.store.database import with_driver
 
 SECRET_CHARACTERS_MIN = 16
+ACCOUNTS = ("KOMMO_SUBDOMAIN", "KOMMO_TOKEN", "AIRTABLE_TOKEN", "AIRTABLE_BASE_ID")
+"""What leads to both accounts."""
 OAUTH = ("KOMMO_CLIENT_ID", "KOMMO_CLIENT_SECRET", "KOMMO_REDIRECT_URI")
 
 
@@ -100,11 +103,11 @@ class Settings(BaseSettings):
         """
         if self.kommo_base_url:
             return self.kommo_base_url.rstrip("/")
+        remedy = "Set it to the first part of your account's address (SUBDOMAIN.kommo.com)."
         if not self.kommo_subdomain:
-            raise ConfigurationError(
-                "KOMMO_SUBDOMAIN is not set.",
-                "Set it to the first part of your account's address (SUBDOMAIN.kommo.com).",
-            )
+            raise ConfigurationError("KOMMO_SUBDOMAIN is not set.", remedy)
+        if not re.fullmatch(r"[A-Za-z0-9-]+", self.kommo_subdomain):
+            raise ConfigurationError("KOMMO_SUBDOMAIN is more than a subdomain.", remedy)
         return f"https://{self.kommo_subdomain}.kommo.com"
 
     @property
@@ -118,10 +121,12 @@ class Settings(BaseSettings):
         return bool(self.kommo_client_id) and not self.kommo_token.get_secret_value()
 
     def require(self, *names: str) -> None:
-        """Make sure that these settings are given; OAuth's three stand in for KOMMO_TOKEN.
+        """Make sure that these settings are given and can be right.
+
+        OAuth's three stand in for KOMMO_TOKEN, and KOMMO_BASE_URL for KOMMO_SUBDOMAIN.
 
         Raises:
-            ConfigurationError: naming every missing one.
+            ConfigurationError: naming every missing one, or the one that is wrong.
         """
         missing: list[str] = []
         wanted = [
@@ -132,8 +137,17 @@ class Settings(BaseSettings):
         for name in wanted:
             value = getattr(self, name.lower())
             text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            if name == "KOMMO_SUBDOMAIN" and self.kommo_base_url:
+                continue
             if not text:
                 missing.append(name)
+            elif name == "KOMMO_SUBDOMAIN":
+                _ = self.kommo_url
+            elif name == "AIRTABLE_BASE_ID" and not re.fullmatch(r"[\w-]+", text):
+                raise ConfigurationError(
+                    "AIRTABLE_BASE_ID is not the id of a base.",
+                    "Set only the part of its address that begins with app.",
+                )
             elif name.endswith("_WEBHOOK_SECRET") and len(text) < SECRET_CHARACTERS_MIN:
                 raise ConfigurationError(
                     f"{name} is shorter than {SECRET_CHARACTERS_MIN} characters.",
@@ -188,8 +202,27 @@ def load_settings() -> Settings:
         ConfigurationError: naming each setting with a bad value (never the value).
     """
     settings = read_settings()
-    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_home(settings)
     return settings
+
+
+def make_home(settings: Settings) -> None:
+    """DAGSTER_HOME, for its owner's eyes only.
+
+    Raises:
+        ConfigurationError: if it cannot be made, or not be written.
+    """
+    home = settings.home
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        trouble = "" if os.access(home, os.W_OK) else "this user may not write there"
+    except OSError as error:
+        trouble = str(error.strerror)
+    if trouble:
+        raise ConfigurationError(
+            f"DAGSTER_HOME {home} cannot be used: {trouble}.",
+            "Name a folder that this user may write to.",
+        )
 
 
 def read_settings() -> Settings:

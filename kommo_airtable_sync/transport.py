@@ -19,18 +19,17 @@ _NO_ADDRESS = (
 )
 
 
-def lost(
-    error: requests.RequestException, side: Side, wrong_address: ConfigurationError
-) -> SyncError:
+def lost(error: requests.RequestException, side: Side, settings: str) -> SyncError:
     """The meaning of a call that brought no answer. Quotes nothing: the error holds the token.
 
     Args:
         error: of the call.
         side: that was called.
-        wrong_address: what to say if the side's address is none.
+        settings: that hold the side's address.
     """
     if isinstance(error, _NO_ADDRESS):
-        return wrong_address
+        message = f"{side.capitalize()}'s address is not a web address."
+        return ConfigurationError(message, f"Check {settings}.")
     name = type(error).__name__
     if isinstance(error, requests.ConnectTimeout):
         return SideUnavailable(side, "timeout", name, sent=False)
@@ -39,7 +38,8 @@ def lost(
     ):
         return SideUnavailable(side, "timeout", name)
     refused = _has_cause(error, urllib3.exceptions.NewConnectionError)
-    return SideUnavailable(side, "unreachable", name, sent=not refused)
+    detail = f"{name}. Check the network, and {settings}"
+    return SideUnavailable(side, "unreachable", detail, sent=not refused)
 
 
 def dropped(error: requests.RequestException) -> bool:
@@ -56,13 +56,18 @@ def _has_cause(error: requests.RequestException, kind: type[Exception]) -> bool:
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """The wait that the header asks for; None without one."""
-    name = "retry-after"
-    return seconds(next((value for key, value in headers.items() if key.lower() == name), None))
+    """The wait of a Retry-After header: seconds, or until a date by the answer's own clock."""
+    named = {name.lower(): value for name, value in headers.items()}
+    value = named.get("retry-after", "")
+    try:
+        until, now = (parsedate_to_datetime(each) for each in (value, named.get("date", "")))
+        return max(0.0, (until - now).total_seconds())
+    except (TypeError, ValueError):
+        return seconds(value)
 
 
 def seconds(value: object) -> float | None:
-    """A wait in seconds; None for anything else, an HTTP date included (neither API sends one)."""
+    """A wait in seconds; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:

@@ -17,7 +17,7 @@ import requests
 from kommo_airtable_sync.core.config import parse_config
 from kommo_airtable_sync.opening import SystemClock
 from kommo_airtable_sync.runtime.ports import free_port
-from kommo_airtable_sync.sandbox.stand_ins import StandIns
+from kommo_airtable_sync.sandbox.stand_ins import StandIns, settings_for
 from kommo_airtable_sync.sandbox.traffic import WATCHED
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.reports import Reports
@@ -75,11 +75,7 @@ class Stack:
         self.home = folder / "home"
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("SYNC_")},
-            "KOMMO_BASE_URL": self.kommo,
-            "KOMMO_TOKEN": "sandbox-kommo-token",
-            "AIRTABLE_ENDPOINT_URL": self.airtable,
-            "AIRTABLE_TOKEN": "patSandbox0000000.sandbox",
-            "AIRTABLE_BASE_ID": "appSandbox0000000",
+            **settings_for(self.kommo, self.airtable),
             "KOMMO_WEBHOOK_SECRET": SECRET,
             "AIRTABLE_WEBHOOK_SECRET": SECRET,
             "DAGSTER_HOME": str(self.home),

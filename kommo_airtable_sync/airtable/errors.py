@@ -64,10 +64,7 @@ def classify_lost(error: requests.RequestException) -> SyncError:
     """The meaning of a call that brought no answer that pyairtable could read."""
     if isinstance(error, requests.exceptions.JSONDecodeError):
         return SideUnavailable("airtable", "server_error", "a good status with a body not JSON")
-    wrong = ConfigurationError(
-        "Airtable's address is not a web address.", "Check AIRTABLE_ENDPOINT_URL."
-    )
-    return lost(error, "airtable", wrong)
+    return lost(error, "airtable", "AIRTABLE_ENDPOINT_URL")
 
 
 def _throttled(code: str, said: str, headers: Mapping[str, str]) -> SideUnavailable:

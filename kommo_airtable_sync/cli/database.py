@@ -15,7 +15,11 @@ from kommo_airtable_sync.settings import load_settings
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    database = typer.Typer(help="Backups of the store, and rollback.", no_args_is_help=True)
+    database = typer.Typer(
+        help="Backups of the store, and rollback.",
+        epilog="Example: kommo-airtable-sync database backup /backup/sync.db",
+        no_args_is_help=True,
+    )
     database.command(epilog="Example: kommo-airtable-sync database backup /backup/sync.db")(backup)
     database.command(epilog="Example: kommo-airtable-sync database downgrade 0001")(downgrade)
     app.add_typer(database, name="database")

@@ -13,9 +13,9 @@ import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 from kommo_airtable_sync.core import findings
-from kommo_airtable_sync.core.errors import ConfigurationError, SyncError
+from kommo_airtable_sync.core.errors import ConfigurationError, SideUnavailable, SyncError
 from kommo_airtable_sync.core.findings import CLI, Finding
-from kommo_airtable_sync.settings import Settings, read_settings
+from kommo_airtable_sync.settings import ACCOUNTS, Settings, make_home, read_settings
 
 if TYPE_CHECKING:
     from kommo_airtable_sync.airtable.client import AirtableClient
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
     from kommo_airtable_sync.kommo.client import KommoClient
     from kommo_airtable_sync.store.database import Database
 
-NEEDED = (
-    "KOMMO_TOKEN",
-    "AIRTABLE_TOKEN",
-    "AIRTABLE_BASE_ID",
-    "KOMMO_WEBHOOK_SECRET",
-    "AIRTABLE_WEBHOOK_SECRET",
-)
 COLORS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
@@ -70,8 +63,8 @@ def examine(*, accept: bool = False) -> Iterator[Finding]:
     """All findings, one after the other as they are found."""
     try:
         settings = read_settings()
-        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (ConfigurationError, OSError) as error:
+        make_home(settings)
+    except ConfigurationError as error:
         yield _failed("settings", error)
         return
     patient = _Patient(settings, accept=accept)
@@ -100,6 +93,8 @@ def _failed(check: str, error: Exception) -> Finding:
     """What kept a check from being made; quotes no statement and no address with its password."""
     if isinstance(error, ConfigurationError):
         return Finding(check, "problem", error.message, error.remedy)
+    if isinstance(error, SideUnavailable):
+        return findings.unavailable(check, error)
     if isinstance(error, SQLAlchemyError):
         message = f"The database of SYNC_DATABASE_URL cannot be used ({type(error).__name__})."
         return Finding(check, "problem", message, "Does it run, and is the address right?")
@@ -120,20 +115,14 @@ class _Patient:
 
     def settings(self) -> Iterator[Finding]:
         missing = 0
-        for check in (self._address, *(self._setting(name) for name in NEEDED)):
+        for name in (*ACCOUNTS, "KOMMO_WEBHOOK_SECRET", "AIRTABLE_WEBHOOK_SECRET"):
             try:
-                check()
+                self._settings.require(name)
             except ConfigurationError as error:
                 missing += 1
                 yield _failed("settings", error)
         if not missing:
             yield Finding("settings", "ok", "All that is needed is set.")
-
-    def _address(self) -> None:
-        _ = self._settings.kommo_url
-
-    def _setting(self, name: str) -> Callable[[], None]:
-        return lambda: self._settings.require(name)
 
     def sync_yaml(self) -> Iterator[Finding]:
         config = self._settings.load_config()
@@ -206,10 +195,15 @@ class _Patient:
 
     def webhooks(self) -> Iterator[Finding]:
         from kommo_airtable_sync.engine.registration import registrations
+        from kommo_airtable_sync.kommo.errors import NotGranted
 
         self._settings.require("KOMMO_WEBHOOK_SECRET")
         secret = self._settings.kommo_webhook_secret.get_secret_value()
-        there = registrations(self._engine, secret)
+        try:
+            there = registrations(self._engine, secret)
+        except NotGranted as denied:
+            yield findings.webhooks_hidden(denied.message)
+            return
         for each in there:
             yield findings.webhook(each.side, each.state, each.address)
         for side in ("kommo", "airtable"):

@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(events, name="events")
 
 
-def status() -> None:
+def status(
+    _json: Annotated[bool, typer.Option("--json", help="JSON, which it is anyway.")] = False,
+) -> None:
     """Print how things are, as JSON; exit 3 if something wants a person."""
     from kommo_airtable_sync.cli.output import print_json
 

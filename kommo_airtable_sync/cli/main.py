@@ -33,6 +33,7 @@ from kommo_airtable_sync.store.database import StoreError
 
 app = typer.Typer(
     name="kommo-airtable-sync",
+    epilog="Example: kommo-airtable-sync init",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -80,7 +81,7 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     try:
         app(arguments)
-    except (SyncError, StoreError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - the last place that can say it in a sentence
         if debug:
             traceback.print_exc()
         Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(
@@ -94,4 +95,11 @@ def _sentence(error: Exception) -> str:
         # The driver's own words; SQLAlchemy's would quote the statement and its values.
         cause = getattr(error, "orig", None) or type(error).__name__
         return f"the database of SYNC_DATABASE_URL cannot be used: {cause}".strip()
-    return str(error)
+    if isinstance(error, SyncError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}. Check the path, and who may use it."
+    if isinstance(error, OSError):
+        return str(error)
+    kind = type(error).__name__
+    return f"{kind}: {error}. This should not happen: report it, with what --debug prints."

@@ -11,8 +11,13 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+WIDTH_MAX = 10_000
+KEPT_WIDTH = 8
+"""A column is never narrower, unless all its cells are."""
 
 
 def print_json(data: Any) -> None:
@@ -26,12 +31,18 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         typer.echo(f"{title}: none")
         return
     table = Table(title=title, title_justify="left")
-    for column in columns[:-1]:
-        table.add_column(column, no_wrap=True)
-    table.add_column(columns[-1], overflow="fold")
-    for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console().print(table)
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    for column, shown in zip(columns, zip(*cells, strict=True), strict=True):
+        widest = max(len(line) for cell in (column, *shown) for line in cell.splitlines() or [""])
+        # Nothing is left out: what does not fit is folded, and what is short stays on its line.
+        table.add_column(column, overflow="fold", min_width=min(widest, KEPT_WIDTH))
+    for row in cells:
+        table.add_row(*row)
+    console = Console()
+    size = Measurement.get(console, console.options.update(max_width=WIDTH_MAX), table)
+    # A file or a pipe has no width, and a terminal that is too narrow wraps lines by itself.
+    wanted = size.minimum if console.is_terminal else size.maximum
+    Console(width=max(console.width, wanted)).print(table)
 
 
 @contextmanager

@@ -8,6 +8,8 @@ import typer
 
 from kommo_airtable_sync.settings import load_settings
 
+LOOPBACK = "127.0.0.1"
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
@@ -15,10 +17,9 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: kommo-airtable-sync receiver --host 0.0.0.0")(receiver)
     app.command(epilog="Example: kommo-airtable-sync worker --queue bulk")(worker)
     app.command(epilog="Example: kommo-airtable-sync sandbox --fast")(sandbox)
-    config = typer.Typer(help="About sync.yaml.", no_args_is_help=True)
-    config.command(
-        "schema", epilog="Example: kommo-airtable-sync config schema > sync.schema.json"
-    )(schema)
+    example = "Example: kommo-airtable-sync config schema > sync.schema.json"
+    config = typer.Typer(help="About sync.yaml.", epilog=example, no_args_is_help=True)
+    config.command("schema", epilog=example)(schema)
     app.add_typer(config, name="config")
 
 
@@ -84,9 +85,17 @@ def sandbox(
     ] = False,
     leads: Annotated[int, typer.Option(min=0, help="Deals to begin with.")] = 0,
 ) -> None:
-    """Run the stand-ins for Kommo and Airtable alone."""
+    """Run the stand-ins for Kommo and Airtable alone; prints the settings that lead to them."""
+    from kommo_airtable_sync.runtime.receiving import require_free_port
     from kommo_airtable_sync.sandbox.serving import serve_both
+    from kommo_airtable_sync.sandbox.stand_ins import settings_for
 
+    require_free_port("--kommo-port", LOOPBACK, kommo_port)
+    require_free_port("--airtable-port", LOOPBACK, airtable_port)
+    typer.echo("The stand-ins answer until Ctrl-C. In .env:")
+    settings = settings_for(f"http://{LOOPBACK}:{kommo_port}", f"http://{LOOPBACK}:{airtable_port}")
+    for name, value in settings.items():
+        typer.echo(f"{name}={value}")
     serve_both(kommo_port, airtable_port, fast=fast, leads=leads)
 
 

@@ -17,6 +17,7 @@ from kommo_airtable_sync.cli.output import (
     progress_bars,
 )
 from kommo_airtable_sync.core.canonical import shown
+from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.settings import load_settings
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def plan(
     """Show what reconciliation would change, on both sides; writes nothing there."""
     from itertools import islice
 
+    if out is not None and not out.parent.is_dir():
+        raise ConfigurationError(f"--out: there is no folder {out.parent}.", "Make it, or another.")
     with _comparison(since, config) as (_, compared, _progress):
         if out is not None:
             with out.open("w", encoding="utf-8") as file:
@@ -196,7 +199,8 @@ def _end(facts: dict[str, int], outcomes: dict[str, int], *, as_json: bool) -> N
     if as_json:
         print_json(result)
     else:
-        print_table("Done", ("what", "leads"), list(result.items()))
+        rows = [(what.replace("_", " "), count) for what, count in result.items()]
+        print_table("Done", ("what", "how many"), rows)
     refused = any(outcome.startswith("refused") for outcome in outcomes)
     waiting = any(outcomes.get(state) for state in ("dead", "held", "retrying"))
     if refused or waiting or facts.get("for_people"):

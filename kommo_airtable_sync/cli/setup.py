@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kommo_airtable_sync.core.errors import ConfigurationError
-from kommo_airtable_sync.settings import Settings, load_settings
+from kommo_airtable_sync.settings import ACCOUNTS, Settings, load_settings
 
 if TYPE_CHECKING:
     from kommo_airtable_sync.airtable.client import AirtableClient
@@ -42,6 +42,7 @@ def init(
     from kommo_airtable_sync.cli.output import print_json
 
     settings = load_settings()
+    settings.require(*ACCOUNTS)
     path = out or settings.sync_config
     if path.exists() and not force:
         raise ConfigurationError(f"{path} exists already.", "Take another --out, or --force.")

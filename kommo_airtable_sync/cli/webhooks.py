@@ -14,12 +14,20 @@ from kommo_airtable_sync.settings import Settings, load_settings
 if TYPE_CHECKING:
     from kommo_airtable_sync.engine.context import Engine
 
+BY_HAND = (
+    "Where the plan has no webhooks by API, add one by hand: Kommo, Settings > Integrations > Web "
+    "hooks, https://HOST/hooks/kommo/KOMMO_WEBHOOK_SECRET, with the events about leads."
+)
 _AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    webhooks = typer.Typer(help="What tells us of changes.", no_args_is_help=True)
+    webhooks = typer.Typer(
+        help="What tells us of changes.",
+        epilog="Example: kommo-airtable-sync webhooks list",
+        no_args_is_help=True,
+    )
     webhooks.command(
         "register",
         epilog="Example: kommo-airtable-sync webhooks register --url https://sync.example.com",
@@ -46,8 +54,10 @@ def register_webhooks(
         print_json(done)
     else:
         typer.echo(_for_people(done))
+    for each in failures[:-1]:
+        typer.echo(f"error: {each}", err=True)
     if failures:
-        raise failures[0]
+        raise failures[-1]
 
 
 def list_webhooks(as_json: _AsJson = False) -> None:
@@ -123,6 +133,7 @@ def _register(engine: Engine, base: str, secret: str) -> tuple[dict[str, Any], l
         edited_in_airtable,
     )
     from kommo_airtable_sync.engine.registration import register_airtable, register_kommo
+    from kommo_airtable_sync.kommo.errors import NotGranted
 
     mapping = engine.directory.refresh()
     fields = edited_in_airtable(mapping)
@@ -131,6 +142,8 @@ def _register(engine: Engine, base: str, secret: str) -> tuple[dict[str, Any], l
     try:
         events = register_kommo(engine, base, secret)
         done["kommo"] = {"address": f"{base}{KOMMO_PATH}***", "events": events}
+    except NotGranted as error:
+        failures.append(ConfigurationError(error.message, f"{error.remedy} {BY_HAND}"))
     except SyncError as error:
         failures.append(error)
     try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Literal
 
+from kommo_airtable_sync.core.errors import SideUnavailable
 from kommo_airtable_sync.core.oauth import Consent
 from kommo_airtable_sync.core.quota import QuotaReport
 from kommo_airtable_sync.core.types import Json
@@ -43,6 +44,20 @@ def worst(found: Iterable[Finding]) -> Level:
     """The worst level of all."""
     levels = {each.level for each in found}
     return "problem" if "problem" in levels else "warning" if "warning" in levels else "ok"
+
+
+_REMEDIES = {
+    "unauthorized": "Set a new token, or its settings right: the account does not know this one.",
+    "unreachable": "Is the machine connected, and the address right?",
+    "blocked": "Write to the support of the account; asking on prolongs it.",
+    "quota": "See what the account or the plan has left.",
+}
+
+
+def unavailable(check: str, outage: SideUnavailable) -> Finding:
+    """A side that could not be asked."""
+    remedy = _REMEDIES.get(outage.reason, "Try again in a minute.")
+    return Finding(check, "problem", f"{outage}.".replace("..", "."), remedy)
 
 
 def clock_skew(side: str, ahead_seconds: float | None) -> Finding:
@@ -109,6 +124,12 @@ def no_webhook(side: str) -> Finding:
         f"No webhook is registered at {side.capitalize()}: changes there are found {when}.",
         f"Run {CLI} webhooks register --url https://HOST.",
     )
+
+
+def webhooks_hidden(why: str) -> Finding:
+    """Kommo does not show its webhooks: its plan has none by API, or the user no right."""
+    remedy = "See in Kommo, Settings > Integrations > Web hooks, that one calls the receiver."
+    return Finding("webhooks", "warning", why, remedy)
 
 
 def kommo_rights(*, lists_users: bool) -> Finding:

@@ -21,6 +21,8 @@ from kommo_airtable_sync.store.survey import Survey
 LEAD = "lead"
 TRIES_MAX = 5
 PATIENCE_SECONDS = 60.0
+FINAL = frozenset({"unauthorized", "blocked", "quota"})
+"""Nobody should sit and wait for these: a person must act."""
 IDS_PER_READ = 250
 Page = list[dict[str, Any]]
 Progress = Callable[[str, int], None]
@@ -221,7 +223,7 @@ def _page_of(engine: Engine, listing: _Listing, future: Future[Page | None]) -> 
             raise
         listing.begin = listing.simpler
     except SideUnavailable as outage:
-        if listing.tries >= TRIES_MAX:
+        if listing.tries >= TRIES_MAX or outage.reason in FINAL:
             raise
         seconds = pause_seconds(outage.reason, listing.tries, outage.retry_after_seconds)
         if seconds > PATIENCE_SECONDS:

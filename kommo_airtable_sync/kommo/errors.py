@@ -75,10 +75,7 @@ def classify(
 
 def classify_lost(error: requests.RequestException) -> SyncError:
     """The meaning of a call that brought no answer."""
-    wrong = ConfigurationError(
-        "Kommo's address is not a web address.", "Check KOMMO_SUBDOMAIN or KOMMO_BASE_URL."
-    )
-    return lost(error, "kommo", wrong)
+    return lost(error, "kommo", "KOMMO_SUBDOMAIN or KOMMO_BASE_URL")
 
 
 def _not_granted(status: int, said: str) -> NotGranted:

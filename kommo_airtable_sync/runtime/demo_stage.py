@@ -19,11 +19,8 @@ from rich.table import Table
 from kommo_airtable_sync.core.errors import SyncError
 from kommo_airtable_sync.opening import open_database
 from kommo_airtable_sync.runtime.up import free_port, readiness
-from kommo_airtable_sync.sandbox.airtable.model import SANDBOX_TOKEN as AIRTABLE_TOKEN
-from kommo_airtable_sync.sandbox.airtable.seed import BASE_ID
-from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN as KOMMO_TOKEN
 from kommo_airtable_sync.sandbox.observe import agreement, quantiles, see
-from kommo_airtable_sync.sandbox.stand_ins import StandIns
+from kommo_airtable_sync.sandbox.stand_ins import StandIns, settings_for
 from kommo_airtable_sync.sandbox.traffic import WATCHED, People
 from kommo_airtable_sync.settings import Settings
 from kommo_airtable_sync.store.reports import Reports
@@ -190,11 +187,7 @@ class Stage:
         settings = self._settings
         return {
             **os.environ,
-            "KOMMO_BASE_URL": self._stand_ins.kommo,
-            "KOMMO_TOKEN": KOMMO_TOKEN,
-            "AIRTABLE_ENDPOINT_URL": self._stand_ins.airtable,
-            "AIRTABLE_TOKEN": AIRTABLE_TOKEN,
-            "AIRTABLE_BASE_ID": BASE_ID,
+            **settings_for(self._stand_ins.kommo, self._stand_ins.airtable),
             "KOMMO_WEBHOOK_SECRET": SECRET,
             "AIRTABLE_WEBHOOK_SECRET": SECRET,
             "DAGSTER_HOME": str(settings.home),

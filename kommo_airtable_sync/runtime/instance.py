@@ -41,7 +41,7 @@ storage:                  # runs and their logs, where several machines share th
 
 
 def prepare_home(settings: Settings) -> Path:
-    """Create what is missing in DAGSTER_HOME: ``dagster.yaml`` and the broker's folders.
+    """Create what is missing in DAGSTER_HOME: ``dagster.yaml`` and Celery's folders.
 
     Returns:
         The folder for sockets, generated configuration and ready marks.
@@ -64,9 +64,9 @@ def prepare_home(settings: Settings) -> Path:
             f"DAGSTER_POSTGRES_URL is set, but {dagster_yaml} does not use it.",
             "Delete that file and it is written anew, or add Dagster's `storage: postgres:`.",
         )
-    if settings.broker_url.startswith("filesystem"):
-        for folder in celery_folders(home):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # The results' folder also where the broker is another one.
+    for folder in celery_folders(home):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return home / "run"
 
 

@@ -7,6 +7,7 @@ SIGKILL come after it.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import signal
@@ -18,15 +19,16 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import requests
 from rich.console import Console
 
-from kommo_airtable_sync.core.errors import SyncError
+from kommo_airtable_sync.core.errors import ConfigurationError, SyncError
 from kommo_airtable_sync.opening import open_database
 from kommo_airtable_sync.runtime.instance import prepare_home, write_workspace
 from kommo_airtable_sync.runtime.ports import free_port, require_free_port
-from kommo_airtable_sync.settings import Settings, child_environment
+from kommo_airtable_sync.settings import ACCOUNTS, Settings, child_environment
 from kommo_airtable_sync.store.runners import STALE_SECONDS, Runners
 
 STOP_SECONDS = 5
@@ -65,9 +67,9 @@ def run_up(settings: Settings, workers: int, groups: Collection[str] = GROUPS) -
     Raises:
         ConfigurationError: before anything starts, if a setting or sync.yaml is wrong.
     """
-    settings.require("KOMMO_TOKEN", "AIRTABLE_TOKEN", "AIRTABLE_BASE_ID")
-    settings.require("KOMMO_WEBHOOK_SECRET", "AIRTABLE_WEBHOOK_SECRET")
+    settings.require(*ACCOUNTS, "KOMMO_WEBHOOK_SECRET", "AIRTABLE_WEBHOOK_SECRET")
     settings.load_config()
+    alone = only_one(settings)
     stop_leftover(settings)
     if RECEIVER in groups:
         require_free_port("RECEIVER_PORT", settings.receiver_host, settings.receiver_port)
@@ -106,11 +108,13 @@ def run_up(settings: Settings, workers: int, groups: Collection[str] = GROUPS) -
         console.print(
             f"error: the supervisor ended by itself; see {settings.home / 'run' / 'logs'}"
         )
+        alone.close()
         return 1
     console.print("stopping ...")
     stop_file.touch()
     _wait_for_runs(settings)
     _stop(process)
+    alone.close()
     return 0
 
 
@@ -127,6 +131,27 @@ def _wait_for_runs(settings: Settings) -> None:
             break
         time.sleep(0.1)
     database.close()
+
+
+def only_one(settings: Settings) -> IO[str]:
+    """Claim DAGSTER_HOME for this ``up``, until the answer is closed or this process ends.
+
+    Raises:
+        ConfigurationError: another ``up`` works there: two would end each other's parts.
+    """
+    run_folder = settings.home / "run"
+    run_folder.mkdir(mode=0o700, exist_ok=True)
+    claim = (run_folder / "up.lock").open("w")
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        claim.close()
+        raise ConfigurationError(
+            f"Another `up` runs in DAGSTER_HOME {settings.home}.",
+            "Stop it first; give each `up` a DAGSTER_HOME of its own, or name all parts in one: "
+            "up --only receiver --only workers.",
+        ) from None
+    return claim
 
 
 def stop_leftover(settings: Settings) -> None:

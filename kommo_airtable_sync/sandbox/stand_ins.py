@@ -8,6 +8,8 @@ from typing import Any
 
 import requests
 
+from kommo_airtable_sync.sandbox.airtable.model import SANDBOX_TOKEN as AIRTABLE_TOKEN
+from kommo_airtable_sync.sandbox.airtable.seed import BASE_ID
 from kommo_airtable_sync.sandbox.kommo.settings import SANDBOX_TOKEN as KOMMO_TOKEN
 
 Json = Any
@@ -22,6 +24,17 @@ KOMMO_HOOKS = (
     "add_contact",
     "update_contact",
 )
+
+
+def settings_for(kommo: str, airtable: str) -> dict[str, str]:
+    """The product's settings that lead to stand-ins at these addresses."""
+    return {
+        "KOMMO_BASE_URL": kommo,
+        "KOMMO_TOKEN": KOMMO_TOKEN,
+        "AIRTABLE_ENDPOINT_URL": airtable,
+        "AIRTABLE_TOKEN": AIRTABLE_TOKEN,
+        "AIRTABLE_BASE_ID": BASE_ID,
+    }
 
 
 @dataclass(frozen=True, slots=True)

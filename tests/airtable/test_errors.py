@@ -62,7 +62,18 @@ def test_every_status_with_a_web_page_has_one_meaning(status):
 
 @pytest.mark.parametrize(
     ("headers", "wait"),
-    [({}, 30.0), ({"Retry-After": "5"}, 5.0), ({"Retry-After": "x"}, 30.0)],
+    [
+        ({}, 30.0),
+        ({"Retry-After": "5"}, 5.0),
+        ({"Retry-After": "x"}, 30.0),
+        (
+            {
+                "Retry-After": "Wed, 21 Oct 2026 07:28:07 GMT",
+                "Date": "Wed, 21 Oct 2026 07:28:00 GMT",
+            },
+            7.0,
+        ),
+    ],
 )
 def test_a_rate_429_locks_for_30_seconds_unless_told_otherwise(headers, wait):
     for body in [*shapes("RATE_LIMIT_REACHED"), b""]:

@@ -308,32 +308,3 @@ def test_the_schema_of_sync_yaml_is_json(run: Run) -> None:
     code, out, _ = run("config", "schema")
     assert code == 0
     assert "fields" in json.loads(out)["properties"]
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "up",
-        "receiver",
-        "worker",
-        "sandbox",
-        "status",
-        "events",
-        "explain",
-        "undo",
-        "conflicts",
-        "conflicts resolve",
-        "holds",
-        "holds release",
-        "holds drop",
-        "reconcile",
-        "duplicates",
-        "duplicates remove",
-        "demo",
-        "config schema",
-    ],
-)
-def test_every_command_has_help_with_an_example(run: Run, command: str) -> None:
-    code, out, _ = run(*command.split(), "--help")
-    assert code == 0
-    assert "Example: kommo-airtable-sync" in out

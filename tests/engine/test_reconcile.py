@@ -189,6 +189,19 @@ def test_a_list_that_breaks_off_is_read_again_and_never_taken_for_the_end(
         pass
 
 
+@pytest.mark.parametrize("status", [401, 402])
+def test_nobody_waits_for_what_only_a_person_can_mend(
+    shared: World, tmp_path: Path, status: int
+) -> None:
+    loaded(shared, tmp_path, 3)
+    shared.fail("kommo", "status", status=status, route="*/leads*")
+    before, calls = shared.clock.now(), shared.calls("kommo")
+    with pytest.raises(SideUnavailable), compared(shared, tmp_path):
+        pass
+    assert (shared.clock.now() - before).total_seconds() < 10
+    assert shared.calls("kommo") == calls + 1
+
+
 def test_a_field_emptied_on_many_records_is_held_before_the_first_write_until_released(
     shared: World, tmp_path: Path
 ):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from kommo_airtable_sync.cli.webhooks import _register
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.core.registration import (
     automation_steps,
@@ -250,3 +251,23 @@ def test_registering_by_hand_switches_a_disabled_webhook_on(world: World) -> Non
     disable(world)
     register_kommo(world.engine, BASE, SECRET)
     assert [each.state for each in registrations(world.engine, SECRET)] == ["ok"]
+
+
+def test_where_the_plan_has_no_webhooks_only_a_webhook_of_ours_is_missed(world: World) -> None:
+    world.fail("kommo", "status", status=403, variant="json", route="*/webhooks")
+    assert mend_kommo_webhook(world.engine, SECRET) == ""
+    world.mend()
+    register_kommo(world.engine, BASE, SECRET)
+    world.fail("kommo", "status", status=403, variant="json", route="*/webhooks")
+    with pytest.raises(ConfigurationError, match="Kommo denies this"):
+        mend_kommo_webhook(world.engine, SECRET)
+
+
+def test_a_plan_without_webhooks_leaves_the_other_side_and_says_how_by_hand(world: World) -> None:
+    world.fail("kommo", "status", status=403, variant="json", route="*/webhooks")
+    world.fail("airtable", "status", status=403, method="POST", route="*/webhooks")
+    done, failures = _register(world.engine, BASE, SECRET)
+    assert done["automation"]
+    in_kommo, in_airtable = failures
+    assert "Settings > Integrations > Web hooks" in str(in_kommo)
+    assert "Airtable denies this" in str(in_airtable)

@@ -69,6 +69,14 @@ def test_a_web_page_with_a_good_status_is_no_answer():
         ({"Retry-After": "9"}, problem(429), 9.0),
         ({"retry-after": "9"}, b"slow down", 9.0),
         ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, problem(429), None),
+        (
+            {
+                "retry-after": "Wed, 21 Oct 2026 07:28:09 GMT",
+                "date": "Wed, 21 Oct 2026 07:28:00 GMT",
+            },
+            problem(429),
+            9.0,
+        ),
         ({}, problem(429, retry_after=-1), None),
         ({}, problem(429, retry_after=True), None),
         ({}, problem(429, retry_after=float("nan")), None),

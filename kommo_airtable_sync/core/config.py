@@ -63,12 +63,9 @@ _CRON_PARTS = (
 )
 
 _CRON_ATOM = re.compile(r"(?:\*|\w+(?:-\w+)?)(?:/0*[1-9]\d*)?")
-_CRON_WORDS = {
-    "month": set(
-        ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-    ),
-    "day of the week": set(["sun", "mon", "tue", "wed", "thu", "fri", "sat"]),
-}
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_CRON_WORDS = {"month": set(_MONTHS), "day of the week": set(_DAYS)}
 
 
 def _cron(line: str) -> str:
@@ -82,7 +79,7 @@ def _cron(line: str) -> str:
         if (
             not all(_CRON_ATOM.fullmatch(atom) for atom in part.split(","))
             or not all(least <= number <= most for number in numbers)
-            or not words <= _CRON_WORDS.get(name, set())
+            or not words <= _CRON_WORDS.get(name, set[str]())
         ):
             raise ValueError(f"is not a cron line: {part!r} is no {name} ({least} to {most})")
     return line

@@ -145,8 +145,9 @@ def build_engine(settings: Settings, lane: Priority) -> Engine:
             Documents(database),
             kommo_url=settings.kommo_url,
             base_id=settings.airtable_base_id,
+            source=str(settings.sync_config),
         ),
         executor=ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="call"),
-        enricher=Enricher(load_functions(config.enrich)),
+        enricher=Enricher(load_functions(config.enrich, str(settings.sync_config))),
         stop_requested=settings.stop_requested,
     )

@@ -54,9 +54,34 @@ def _zone(name: str) -> str:
     return name
 
 
+_CRON_PARTS = (
+    ("minute", 0, 59),
+    ("hour", 0, 23),
+    ("day of the month", 1, 31),
+    ("month", 1, 12),
+    ("day of the week", 0, 7),
+)
+
+_CRON_ATOM = re.compile(r"(?:\*|\w+(?:-\w+)?)(?:/0*[1-9]\d*)?")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_CRON_WORDS = {"month": set(_MONTHS), "day of the week": set(_DAYS)}
+
+
 def _cron(line: str) -> str:
-    if len(line.split()) != 5:
+    parts = line.split()
+    if len(parts) != 5:
         raise ValueError('is not a cron line of five parts, such as "0 3 * * *"')
+    for part, (name, least, most) in zip(parts, _CRON_PARTS, strict=True):
+        numbers = [int(number) for number in re.findall(r"(?<![/\d])\d+", part)]
+        words = {word.lower() for word in re.findall(r"[A-Za-z]+", part)}
+        # Dagster would not load what is wrong here, and nothing would run.
+        if (
+            not all(_CRON_ATOM.fullmatch(atom) for atom in part.split(","))
+            or not all(least <= number <= most for number in numbers)
+            or not words <= _CRON_WORDS.get(name, set[str]())
+        ):
+            raise ValueError(f"is not a cron line: {part!r} is no {name} ({least} to {most})")
     return line
 
 
@@ -210,8 +235,8 @@ class Reconcile(_Part):
 class Realtime(_Part):
     """The live run."""
 
-    linger_seconds: float = Field(default=6, ge=0)
-    settle_seconds: float = Field(default=0, ge=0)
+    linger_seconds: float = Field(default=6, ge=0, allow_inf_nan=False)
+    settle_seconds: float = Field(default=0, ge=0, allow_inf_nan=False)
     max_attempts: int = Field(default=8, ge=1)
 
 

@@ -35,8 +35,10 @@ class Directory:
         *,
         kommo_url: str,
         base_id: str,
+        source: str = "sync.yaml",
     ) -> None:
         self._config = config
+        self._source = source
         self._kommo = kommo
         self._airtable = airtable
         self._documents = documents
@@ -107,6 +109,7 @@ class Directory:
             KommoSchema.from_json(kommo),
             AirtableSchema.from_json(airtable),
             base_url=self._kommo_url,
+            source=self._source,
         )
 
     def _stored(self, name: str, read: Callable[[], Json], fresh_seconds: float | None) -> Json:

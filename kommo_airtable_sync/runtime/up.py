@@ -147,7 +147,7 @@ def only_one(settings: Settings) -> IO[str]:
     except BlockingIOError:
         claim.close()
         raise ConfigurationError(
-            f"Another `up` runs in DAGSTER_HOME {settings.home}.",
+            f"Another up runs in DAGSTER_HOME {settings.home}.",
             "Stop it first; give each `up` a DAGSTER_HOME of its own, or name all parts in one: "
             "up --only receiver --only workers.",
         ) from None

@@ -14,6 +14,7 @@ from kommo_airtable_sync.cli import inbox
 from kommo_airtable_sync.cli.main import app
 from kommo_airtable_sync.cli.output import print_table
 from kommo_airtable_sync.core.errors import ConfigurationError
+from kommo_airtable_sync.runtime.instance import prepare_home
 from kommo_airtable_sync.runtime.up import only_one
 from kommo_airtable_sync.sandbox import serving
 from kommo_airtable_sync.settings import Settings
@@ -82,10 +83,18 @@ def test_a_home_that_cannot_be_made_is_named_by_its_setting(run: Run, tmp_path: 
 def test_a_second_up_in_one_home_is_refused_and_leaves_the_first_alone(tmp_path: Path) -> None:
     settings = Settings(_env_file=None, dagster_home=tmp_path)  # type: ignore[call-arg]
     first = only_one(settings)
-    with pytest.raises(ConfigurationError, match=r"Another `up` runs in DAGSTER_HOME"):
+    with pytest.raises(ConfigurationError, match=r"Another up runs in DAGSTER_HOME"):
         only_one(settings)
     first.close()
     only_one(settings).close()
+
+
+def test_celery_has_its_folder_of_results_whatever_the_broker(tmp_path: Path) -> None:
+    settings = Settings(  # type: ignore[call-arg]
+        _env_file=None, dagster_home=tmp_path, celery_broker_url="amqp://guest@127.0.0.1//"
+    )
+    prepare_home(settings)
+    assert Path(settings.result_backend.removeprefix("file://")).is_dir()
 
 
 def test_the_sandbox_says_which_settings_lead_to_it(

@@ -4,6 +4,7 @@ import json
 from datetime import date, datetime, timezone
 
 import pytest
+from dagster._utils.schedules import is_valid_cron_string
 
 from kommo_airtable_sync.core.config import CustomField, json_schema, parse_config
 from kommo_airtable_sync.core.errors import ConfigurationError
@@ -123,6 +124,8 @@ def test_a_mistake_in_a_field_is_named_by_its_path(key, value, path, allowed):
     [
         ("reconcile: {timezone: Europe/Berln}", "reconcile.timezone", "Europe/Berlin"),
         ("reconcile: {cron: daily}", "reconcile.cron", "five parts"),
+        ("reconcile: {cron: 0 25 * * *}", "reconcile.cron", "hour (0 to 23)"),
+        ("realtime: {settle_seconds: .inf}", "realtime.settle_seconds", "finite"),
         ("reconcile: {since: 2026-01-01 10:00:00}", "reconcile.since", "timezone"),
         ("safety: {max_share_changed: 3}", "safety.max_share_changed", "less than or equal to 1"),
         ("realtime: {linger: 3}", "realtime.linger", "did you mean 'linger_seconds'"),
@@ -191,3 +194,20 @@ def test_since_may_be_a_day_or_a_time_with_zone():
     )
     timed = parse_config(base + "\nreconcile: {since: 2026-01-01T10:00:00Z}").reconcile.since
     assert timed == datetime(2026, 1, 1, 10, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "0 3 * * *", "*/15 0-6 1,15 jan-mar MON-fri", "59 23 31 12 7", "0 0 * * sun", "5/10 * * * *",
+        "99 3 * * *", "0 24 * * *", "0 3 0 * *", "0 3 * 13 *", "0 3 * * 8", "*/0 * * * *",
+        "0 3 * foo *", "mon 3 * * *", "1- * * * *", "a b c d e", "0,,5 * * * *", "0 3 * * ?x",
+    ],
+)  # fmt: skip
+def test_a_cron_line_is_refused_that_dagster_would_not_load(line):
+    text = config_text("airtable: Deal Name, kommo: name") + f'\nreconcile: {{cron: "{line}"}}\n'
+    if is_valid_cron_string(line):
+        assert parse_config(text).reconcile.cron == line
+    else:
+        with pytest.raises(ConfigurationError, match=r"reconcile\.cron"):
+            parse_config(text)

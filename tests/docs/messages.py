@@ -28,7 +28,8 @@ from kommo_airtable_sync.kommo.access import Integration, KommoAccess
 from kommo_airtable_sync.kommo.client import KommoClient
 from kommo_airtable_sync.runtime.instance import prepare_home
 from kommo_airtable_sync.runtime.receiving import require_free_port, status_routes
-from kommo_airtable_sync.settings import Settings, read_settings
+from kommo_airtable_sync.runtime.up import only_one
+from kommo_airtable_sync.settings import Settings, make_home, read_settings
 from kommo_airtable_sync.store.consents import Consents
 from kommo_airtable_sync.store.database import Database
 from tests.conftest import HandClock
@@ -101,9 +102,24 @@ def of_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cases:
         finally:
             database.close()
 
+    def second_up() -> object:
+        mine = settings(dagster_home=tmp_path)
+        with only_one(mine):
+            return only_one(mine)
+
+    def home_in_the_way() -> object:
+        (tmp_path / "file").write_text("")
+        return make_home(settings(dagster_home=tmp_path / "file" / "home"))
+
     short = SecretStr("short")
     return {
         "no account": lambda: settings().kommo_url,
+        "address": lambda: settings(kommo_subdomain="https://acme.kommo.com").kommo_url,
+        "base": lambda: settings(airtable_base_id="https://airtable.com/appX").require(
+            "AIRTABLE_BASE_ID"
+        ),
+        "home": home_in_the_way,
+        "second up": second_up,
         "missing": lambda: settings().require("AIRTABLE_TOKEN", "AIRTABLE_BASE_ID"),
         "short secret": lambda: settings(kommo_webhook_secret=short).require(
             "KOMMO_WEBHOOK_SECRET"

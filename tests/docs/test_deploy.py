@@ -79,6 +79,12 @@ def test_the_values_of_the_chart_name_a_module_that_loads_and_let_a_run_stay() -
     deployment = values["dagster-user-deployments"]["deployments"][0]
     importlib.import_module(deployment["dagsterApiGrpcArgs"][1])
     assert values["dagsterDaemon"]["sensors"] == {"useThreads": False}
+    # The chart's schema knows two types, and requires the other one's class to be named.
+    coordinator = values["dagsterDaemon"]["runCoordinator"]
+    assert coordinator["type"] == "CustomRunCoordinator"
+    custom = coordinator["config"]["customRunCoordinator"]
+    assert custom.keys() == {"module", "class", "config"}
+    assert hasattr(importlib.import_module(custom["module"]), custom["class"])
     assert not values["ingress"]["enabled"]
     page = (ROOT / "docs/deploy/kubernetes.md").read_text()
     assert "linger_seconds: 3600" in page
@@ -101,7 +107,8 @@ def test_every_page_says_what_was_run_and_what_was_not(page: Path) -> None:
 @pytest.mark.parametrize("name", ["Caddyfile", "nginx.conf"])
 def test_no_proxy_of_ours_logs_the_secret_or_shows_the_ui_without_a_password(name: str) -> None:
     text = (DEPLOY / name).read_text()
-    log = "access_log off" if name == "nginx.conf" else "no access log"
+    logs = {"nginx.conf": ("access_log off", "error_log /dev/null"),
+            "Caddyfile": ("no access log", "exclude http.log.error http.handlers.reverse_proxy")}  # fmt: skip
     password = "auth_basic " if name == "nginx.conf" else "basic_auth"
-    assert log in text
+    assert all(log in text for log in logs[name])
     assert text.index(password) < text.index("3000")

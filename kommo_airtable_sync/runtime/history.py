@@ -1,9 +1,11 @@
-"""Dagster's history on SQLite, without a wait for the disk at each of a run's events.
+"""Dagster's history on SQLite, without what it does again and again (decisions/0012).
 
 Dagster opens a connection for every event, commits and closes. Each commit waits for the disk, and
-so does each close: the last connection moves the write-ahead log into the file. Both were half of a
-run's time (decisions/0012). Nothing of ours rests on that history: what is due, claimed and written
-is in the store, which waits for the disk as before.
+so does each close: the last connection moves the write-ahead log into the file. Nothing of ours
+rests on that history: what is due, claimed and written is in the store, which waits as before.
+
+Each run's events have a file of their own, and for each new file Dagster imports all its migrations
+anew, to learn which is the last.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import threading
 from functools import cache
 from pathlib import Path
 
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, event
 
 FILES_MAX = 8
@@ -22,7 +26,7 @@ FILES_MAX = 8
 
 @cache
 def relax_history(home: Path) -> None:
-    """For all of this process's connections to Dagster's SQLite files under ``home``.
+    """In this process, for Dagster's SQLite files under ``home``.
 
     A power cut may take the last events of a run's history with it; the files stay sound.
     """
@@ -44,6 +48,7 @@ def relax_history(home: Path) -> None:
                 _keep_open(kept, file)
 
     event.listen(Engine, "connect", relax)
+    _read_migrations_once()
 
 
 def _keep_open(kept: dict[str, sqlite3.Connection], file: str) -> None:
@@ -55,3 +60,16 @@ def _keep_open(kept: dict[str, sqlite3.Connection], file: str) -> None:
     kept[file] = connection
     while len(kept) > FILES_MAX:
         kept.pop(next(iter(kept))).close()
+
+
+def _read_migrations_once() -> None:
+    read = ScriptDirectory.from_config
+    known: dict[str | None, ScriptDirectory] = {}
+
+    def from_config(config: Config) -> ScriptDirectory:
+        place = config.get_main_option("script_location")
+        if place not in known:
+            known[place] = read(config)
+        return known[place]
+
+    ScriptDirectory.from_config = from_config

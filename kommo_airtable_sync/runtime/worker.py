@@ -46,7 +46,7 @@ def run_worker(settings: Settings, queue: str) -> None:
     prepare_home(settings)
     relax_history(settings.home)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    app = build_celery(settings, settings.load_config().realtime.linger_seconds)
+    app = build_celery(settings, settings.load_config().realtime.linger_seconds, queue)
     create_execute_job_task(app)
     create_resume_job_task(app)
     _connect_signals(app, settings, queue)

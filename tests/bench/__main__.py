@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -141,7 +142,8 @@ def show(title: str, rows: Rows, *, by_column: bool = True) -> None:
             table.add_column(name)
         for row in rows:
             table.add_row(*(str(row.get(name, "")) for name in names))
-    Console().print(table)
+    # In a log, too, a line is to stay a line.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 if __name__ == "__main__":

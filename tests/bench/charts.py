@@ -204,7 +204,9 @@ def _idle(rows: list[dict[str, Any]]) -> Figure:
     parts = [row for row in rows if row["pattern"] not in wholes]
     whole = {row["pattern"]: row for row in rows if row["pattern"] in wholes}
     figure = Figure(figsize=(8, 3.4), layout="constrained")
-    names = [f"{row['pattern']} ({row['processes']})" for row in parts]
+    names = [
+        row["pattern"] + (f" ({row['processes']})" if row["processes"] > 1 else "") for row in parts
+    ]
     for axes, part, title in zip(
         figure.subplots(1, 2, sharey=True),
         ("cpu_percent", "pss_mb"),

@@ -158,9 +158,10 @@ def _outage(known: Known) -> Iterator[Cells]:
 
 
 def _duplicates(known: Known) -> Iterator[Cells]:
-    parts = ("burst", "outage", "echo", "machines")
-    count = sum(row.get("duplicates", 0) for part in parts for row in known.get(part, []))
-    yield _zero("duplicates, in all of these", count)
+    parts = [part for part in ("burst", "outage", "echo", "machines") if part in known]
+    count = sum(row.get("duplicates", 0) for part in parts for row in known[part])
+    if parts:
+        yield _zero(f"duplicates ({', '.join(parts)})", count)
 
 
 def _reconcile(known: Known) -> Iterator[Cells]:

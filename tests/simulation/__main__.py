@@ -41,11 +41,12 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--trace", action="store_true", help="print the trace of each seed")
     parser.add_argument("--planted", action="store_true", help="find the planted bugs instead")
+    parser.add_argument("--only", nargs="*", default=(), help="of the planted bugs these")
     asked = parser.parse_args()
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="kommo-simulation-") as folder:
         if asked.planted:
-            return hunt(Path(folder))
+            return hunt(Path(folder), asked.only)
         return simulate(asked, Path(folder))
 
 

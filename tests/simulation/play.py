@@ -81,6 +81,7 @@ class Act:
 
 WEIGHTS = {
     "people": 7,
+    "haste": 1,
     "hooks": 7,
     "run": 6,
     "step": 12,
@@ -241,6 +242,17 @@ class Story:
         self.edits.append(Edit(self._now(), side, lead, name, before, value, tag))
         self.happened[f"edits in {side}"] += 1
         self.world.say(f"  {side} {lead} {name}{f' {tag}' if tag else ''}: {before!r} -> {value!r}")
+
+    def act_haste(self) -> None:
+        """Somebody saves one field after the other within a second or two, and we are at it."""
+        if not self.leads:
+            return
+        side, lead = self.dice.choice(SIDES), self.dice.choice(self.leads)
+        for _ in range(3):
+            self._edit(side, lead)
+            self.act_hooks()
+            self.act_run()
+            self._wait(self.dice.choice((0.1, 0.3, 0.5)))
 
     def act_schema(self) -> None:
         """Somebody renames a field that we write, names it as before, or adds an option."""

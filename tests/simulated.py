@@ -489,5 +489,5 @@ class World:
                 known_there = agreed.kommo == wanted or (
                     agreed.expected and alike(field.name, agreed.kommo, wanted)
                 )
-                assert known_there, f"ledger: {field.name}"
-                assert agreed.airtable == shown, f"ledger: {field.name}"
+                assert known_there, f"ledger of Kommo: {field.name}"
+                assert agreed.airtable == shown, f"ledger of Airtable: {field.name}"

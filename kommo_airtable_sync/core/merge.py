@@ -185,11 +185,11 @@ def _base_of_sets(now: Agreed, bases: Sequence[Agreed], intents: Sequence[Sent])
     """
     if not bases and all(same(sent.target(now), sent.before) for sent in intents):
         return None
-    both_had = [_set(sent.before) & _set(sent.target(sent.agreed)) for sent in intents[:1]]
-    base_kommo, base_airtable = map(_set, bases[0] if bases else both_had * 2)
+    both_had = [as_set(sent.before) & as_set(sent.target(sent.agreed)) for sent in intents[:1]]
+    base_kommo, base_airtable = map(as_set, bases[0] if bases else both_had * 2)
     for sent in intents:
-        shown, before = _set(sent.target(now)), _set(sent.before)
-        after = _set(sent.target(sent.agreed))
+        shown, before = as_set(sent.target(now)), as_set(sent.before)
+        after = as_set(sent.target(sent.agreed))
         added, removed = (after - before) & shown, (before - after) - shown
         base_kommo = (base_kommo | added) - removed
         base_airtable = (base_airtable | added) - removed
@@ -220,7 +220,7 @@ def _both(
 ) -> Decision:
     kommo_same, airtable_same = same(kommo, base[0]), same(airtable, base[1])
     if isinstance(kommo, frozenset) or isinstance(airtable, frozenset):
-        return _merge_sets(_set(kommo), _set(airtable), _set(base[0]), _set(base[1]))
+        return _merge_sets(as_set(kommo), as_set(airtable), as_set(base[0]), as_set(base[1]))
     if not kommo_same and not airtable_same:
         return _conflict(on_conflict, kommo, airtable, times)
     if airtable_same:
@@ -341,5 +341,6 @@ def _to_each(
     )
 
 
-def _set(value: Canonical) -> frozenset[str]:
+def as_set(value: Canonical) -> frozenset[str]:
+    """A set's elements; none of a blank."""
     return value if isinstance(value, frozenset) else frozenset[str]()

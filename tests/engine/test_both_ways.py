@@ -9,7 +9,7 @@ import pytest
 
 from tests.engine.people import record_id, resolve
 from tests.simulated import World
-from tests.trap import Trap
+from tests.trap import Crash, Trap
 from tests.two_way import BOTH_WAYS, custom, in_kommo, settle, tagged
 
 Make = Callable[..., World]
@@ -131,6 +131,23 @@ def test_the_last_tag_removed_between_our_read_and_our_write_goes_from_airtable(
     world.work(meanwhile.set(world.engine))
     settle(world)
     assert in_kommo(world, lead, "Tags") is None
+    world.assert_in_step([lead])
+
+
+@pytest.mark.parametrize(("step", "nth"), [("journal.open", 2), ("kommo.update_leads", 1)])
+def test_a_tag_removed_in_kommo_while_only_airtable_has_its_half_stays_removed(
+    world: World, lead: int, step: str, nth: int
+):
+    world.edit_lead(lead, **tagged("VIP"))
+    world.edit_record(record_id(world, lead), Tags=["hot"])
+    world.deliver_hooks()
+    with pytest.raises(Crash):
+        world.work(Trap(step, nth=nth).set(world.engine), "first")
+    assert set(world.record(lead)["Tags"]) == {"VIP", "hot"}
+    world.edit_lead(lead, **tagged())
+    world.inbox.release_run("first")
+    settle(world)
+    assert in_kommo(world, lead, "Tags") == {"hot"}
     world.assert_in_step([lead])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import gc
 import json
 import logging
 import multiprocessing
@@ -40,11 +41,12 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--trace", action="store_true", help="print the trace of each seed")
     parser.add_argument("--planted", action="store_true", help="find the planted bugs instead")
+    parser.add_argument("--only", nargs="*", default=(), help="of the planted bugs these")
     asked = parser.parse_args()
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="kommo-simulation-") as folder:
         if asked.planted:
-            return hunt(Path(folder))
+            return hunt(Path(folder), asked.only)
         return simulate(asked, Path(folder))
 
 
@@ -98,6 +100,7 @@ def _told(seeds: Iterable[int], jobs: int, folder: Path) -> Iterator[Told]:
 def _keep_to_a_core() -> None:
     """Turns go from thread to thread of one process: faster if none of them moves."""
     logging.disable(logging.CRITICAL)
+    gc.set_threshold(50_000, 20, 20)
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         identity = multiprocessing.current_process()._identity

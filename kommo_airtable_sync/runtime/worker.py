@@ -78,12 +78,12 @@ def _connect_signals(app: Celery, settings: Settings, queue: str) -> None:
     def after(task_id: str, args: Any = None, kwargs: Any = None, **_: Any) -> None:
         watches.pop(task_id, _nothing)()
         run_id = _run_id(args, kwargs)
+        # Dagster leaves a handler behind that swallows SIGTERM; the worker could not be stopped.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if run_id:
             database = open_database(settings)
             Runners(database).leave(run_id)
             database.close()
-        # Dagster leaves a handler behind that swallows SIGTERM; the worker could not be stopped.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     for connect, handler in (
         (signals.worker_process_init, warm_child),

@@ -81,7 +81,7 @@ class Inbox:
                 store_document(self._database, connection, name, body)
 
     def writable(self) -> bool:
-        """Whether an event could be stored now: something is, for a full disk lets all else pass."""
+        """Whether an event could be stored now: something is, since a full disk shows only so."""
         try:
             with self._database.write() as connection:
                 store_document(self._database, connection, "written to be sure", "")

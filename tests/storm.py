@@ -22,6 +22,7 @@ from tests.stack import Stack
 
 # More than any deal is worth at first: from edit to edit a lead's amount only grows.
 ABOVE_ALL = 1_000_000
+LOOK_SECONDS = 0.2
 
 
 class Mortal(Protocol):
@@ -94,14 +95,14 @@ class Storm:
         bag: list[str] = []
         while not self._over.wait(self.kill_every_seconds):
             names = self.over_whom.mortals
-            # Each has its turn; who is dead already has none.
-            for _ in names:
-                bag = bag or self.dice.sample(names, len(names))
-                name = bag.pop()
-                if self.over_whom.kill(name):
-                    self.kills[name] += 1
-                    self.over_whom.revive(name)
-                    break
+            bag = bag or self.dice.sample(names, len(names))  # each has its turn
+            name = bag.pop()
+            # Who is dead already comes back first.
+            while not self.over_whom.kill(name):
+                if self._over.wait(LOOK_SECONDS):
+                    return
+            self.kills[name] += 1
+            self.over_whom.revive(name)
 
 
 def verdict(here: Stack, sources: Sequence[str] = ("kommo",)) -> dict[str, Any]:

@@ -26,11 +26,11 @@ from kommo_airtable_sync.assembly import open_database
 from kommo_airtable_sync.core.errors import SyncError
 from kommo_airtable_sync.engine.context import STALE_SECONDS
 from kommo_airtable_sync.runtime.instance import prepare_home, write_workspace
+from kommo_airtable_sync.runtime.leftovers import STOP_SECONDS, alive, stop_flag, stop_leftovers
 from kommo_airtable_sync.runtime.receiving import require_free_port
 from kommo_airtable_sync.settings import Settings, child_environment
 from kommo_airtable_sync.store.runners import Runners
 
-STOP_SECONDS = 5
 # A worker's main loop looks at signals every 2 s at best; its runs have ended by then.
 WORKER_STOP_SECONDS = 1
 READY_SECONDS_MAX = 90.0
@@ -69,7 +69,7 @@ def run_up(settings: Settings, workers: int, groups: Collection[str] = GROUPS) -
     settings.require("KOMMO_TOKEN", "AIRTABLE_TOKEN", "AIRTABLE_BASE_ID")
     settings.require("KOMMO_WEBHOOK_SECRET", "AIRTABLE_WEBHOOK_SECRET")
     settings.load_config()
-    stop_leftover(settings)
+    stop_leftovers(settings)
     if RECEIVER in groups:
         require_free_port("RECEIVER_PORT", settings.receiver_host, settings.receiver_port)
     if CONTROL in groups:
@@ -78,7 +78,7 @@ def run_up(settings: Settings, workers: int, groups: Collection[str] = GROUPS) -
     open_database(settings).close()
     for mark in run_folder.glob("*.ready"):
         mark.unlink()
-    stop_file = run_folder / "stop"
+    stop_file = stop_flag(settings)
     stop_file.unlink(missing_ok=True)
     environment = _environment(settings, stop_file)
     chosen = [part for part in parts(settings, workers) if part.group in groups]
@@ -128,34 +128,6 @@ def _wait_for_runs(settings: Settings) -> None:
             break
         time.sleep(0.1)
     database.close()
-
-
-def stop_leftover(settings: Settings) -> None:
-    """End the parts of an earlier ``up`` that was killed: its supervisor lives on without it."""
-    try:
-        pid = int((settings.home / "run" / "supervisord.pid").read_text())
-    except (OSError, ValueError):
-        return
-    if str(settings.home / "run" / "supervisord.conf") not in command_line(pid):
-        return
-    os.kill(pid, signal.SIGTERM)
-    ends_at = time.monotonic() + 2 * STOP_SECONDS
-    while _alive(settings.home / "run" / "supervisord.pid") and time.monotonic() < ends_at:
-        time.sleep(0.1)
-
-
-def command_line(pid: int) -> str:
-    """The command of a process; empty if there is none."""
-    proc = Path(f"/proc/{pid}/cmdline")
-    if Path("/proc/self").exists():
-        return proc.read_text().replace("\0", " ") if proc.exists() else ""
-    shown = subprocess.run(  # noqa: S603 - our own arguments
-        ["ps", "-p", str(pid), "-o", "command="],  # noqa: S607 - wherever it lives
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return shown.stdout
 
 
 def create_dagster_storage(environment: dict[str, str]) -> None:
@@ -218,12 +190,12 @@ def readiness(settings: Settings) -> dict[str, bool]:
     host = "127.0.0.1" if settings.receiver_host in ("0.0.0.0", "") else settings.receiver_host  # noqa: S104
     return {
         # A mark of ours, too: another installation may answer on the same port.
-        "receiver": _alive(marks / "receiver.ready")
+        "receiver": alive(marks / "receiver.ready")
         and _answers(f"http://{host}:{settings.receiver_port}/readyz"),
-        "webserver": _alive(marks / "supervisord.pid")
+        "webserver": alive(marks / "supervisord.pid")
         and _answers(f"http://127.0.0.1:{settings.dagster_port}/server_info"),
-        "worker-live": any(_alive(mark) for mark in marks.glob("worker-live-*.ready")),
-        "worker-bulk": any(_alive(mark) for mark in marks.glob("worker-bulk-*.ready")),
+        "worker-live": any(alive(mark) for mark in marks.glob("worker-live-*.ready")),
+        "worker-bulk": any(alive(mark) for mark in marks.glob("worker-bulk-*.ready")),
         "sensor": _fresh(marks / "sensor.ready"),
     }
 
@@ -235,19 +207,10 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _alive(mark: Path) -> bool:
-    """Whether the process that left this mark still lives."""
-    try:
-        os.kill(int(mark.read_text()), 0)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def _fresh(mark: Path) -> bool:
     """Whether the sensor has ticked lately, which takes daemon and code server."""
     try:
-        return _alive(mark) and time.time() - mark.stat().st_mtime < SENSOR_SECONDS_MAX
+        return alive(mark) and time.time() - mark.stat().st_mtime < SENSOR_SECONDS_MAX
     except OSError:
         return False
 

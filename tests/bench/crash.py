@@ -260,11 +260,15 @@ def lost(here: OneMachine, acked: Counter[tuple[str, int]]) -> int:
 
 
 def run(
-    folder: Path, kills: int = 100, kill_every_seconds: float = 3.0, per_second: float = 4.0
+    folder: Path,
+    kills: int = 100,
+    kill_every_seconds: float = 2.0,
+    per_second: float = 4.0,
+    engines: Sequence[str] = ENGINES,
 ) -> list[dict[str, Any]]:
     """A storm on each engine."""
     rows: list[dict[str, Any]] = []
-    for engine in ENGINES:
+    for engine in engines:
         with one_machine(folder / engine, engine) as here:
             rows.append({"pattern": engine, **_storm(here, kills, kill_every_seconds, per_second)})
     names = sorted({name for row in rows for name in row if name.startswith("kills of")})

@@ -28,6 +28,7 @@ from kommo_airtable_sync.engine.context import STALE_SECONDS
 from kommo_airtable_sync.runtime.instance import prepare_home, write_workspace
 from kommo_airtable_sync.runtime.leftovers import STOP_SECONDS, alive, stop_flag, stop_leftovers
 from kommo_airtable_sync.runtime.receiving import require_free_port
+from kommo_airtable_sync.runtime.set_backs import WATCH, SetBacks
 from kommo_airtable_sync.settings import Settings, child_environment
 from kommo_airtable_sync.store.runners import Runners
 
@@ -37,6 +38,8 @@ READY_SECONDS_MAX = 90.0
 # How long runs may take to see the stop flag and end by themselves.
 FLAG_SECONDS_MAX = 3.0
 SENSOR_SECONDS_MAX = 60.0
+
+TICKING = [sys.executable, "-m", "kommo_airtable_sync.runtime.ticking"]
 
 RECEIVER, CONTROL, WORKERS = "receiver", "control", "workers"
 GROUPS = (RECEIVER, CONTROL, WORKERS)
@@ -101,8 +104,7 @@ def run_up(settings: Settings, workers: int, groups: Collection[str] = GROUPS) -
     signal.signal(signal.SIGTERM, stop)
     over = lambda: bool(stopping) or process.poll() is not None  # noqa: E731
     _announce(console, settings, groups, over)
-    while not stopping and process.poll() is None:
-        time.sleep(0.2)
+    _stay(over, environment, controls=CONTROL in groups)
     if not stopping:
         console.print(
             f"error: the supervisor ended by itself; see {settings.home / 'run' / 'logs'}"
@@ -113,6 +115,14 @@ def run_up(settings: Settings, workers: int, groups: Collection[str] = GROUPS) -
     _wait_for_runs(settings)
     _stop(process)
     return 0
+
+
+def _stay(over: Callable[[], bool], environment: dict[str, str], *, controls: bool) -> None:
+    set_backs = SetBacks()
+    while not over():
+        if set_backs.noticed() and controls:
+            subprocess.Popen([*TICKING, WATCH], env=environment)  # noqa: S603 - our own command
+        time.sleep(0.2)
 
 
 def _wait_for_runs(settings: Settings) -> None:
@@ -136,8 +146,8 @@ def create_dagster_storage(environment: dict[str, str]) -> None:
     Raises:
         SyncError: with what Dagster said.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "dagster", "instance", "info"],
+    done = subprocess.run(  # noqa: S603 - our own command
+        TICKING,
         env=environment,
         capture_output=True,
         text=True,

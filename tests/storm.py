@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import threading
 import time
@@ -127,7 +128,7 @@ def verdict(here: Stack, sources: Sequence[str] = ("kommo",)) -> dict[str, Any]:
     states = {str(state): int(count) for state, count in told}
     written: dict[tuple[str, str], list[Any]] = defaultdict(list)
     for row in rows:
-        written[row.key, row.side].append(canonical.from_json(row.after))
+        written[row.key, row.side].append(canonical.from_json(json.loads(row.after)))
     backwards = sum(
         one > two for values in written.values() for one, two in itertools.pairwise(values)
     )

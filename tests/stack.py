@@ -132,7 +132,7 @@ class Stack:
             dagster_port=self.dagster_port,
             _env_file=None,
         )
-        wait_until(lambda: all(readiness(settings).values()), 90, "the stack is ready", 0.2)
+        wait_until(lambda: all(readiness(settings).values()), 240, "the stack is ready", 0.2)
 
     def connect(self) -> None:
         """Kommo's webhooks, and an Airtable automation that API writes trigger, too."""

@@ -68,10 +68,13 @@ class Attendance:
         """Give back what is still held, and let the next run be asked for."""
         if self._heart is None or self._engine is None:
             return
-        # Held leads mean that the run broke off: not at once again, or a defect would spin.
-        self._engine.inbox.release_run(self._run_id, delay_seconds=BROKEN_OFF_SECONDS)
-        self._heart.become("retiring")
-        self._heart.stop()
+        try:
+            # Held leads mean that the run broke off: not at once again, or a defect would spin.
+            self._engine.inbox.release_run(self._run_id, delay_seconds=BROKEN_OFF_SECONDS)
+            self._heart.become("retiring")
+        finally:
+            # Without a store, too: a heart that went on would keep the lane from all who follow.
+            self._heart.stop()
 
 
 def another_run_waits(instance: dg.DagsterInstance, engine: Engine, run_id: str) -> bool:

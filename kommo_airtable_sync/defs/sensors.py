@@ -25,7 +25,7 @@ from kommo_airtable_sync.defs.reconciliation import reconcile
 from kommo_airtable_sync.defs.running import JOB, RECONCILE_JOB, attends
 from kommo_airtable_sync.defs.sync_changes import sync_changes
 from kommo_airtable_sync.engine.pull import ask_for_due_webhooks
-from kommo_airtable_sync.engine.sweep import bury, dead_runners
+from kommo_airtable_sync.engine.sweep import bury, dead_runners, heed_set_back_clock
 from kommo_airtable_sync.opening import open_database, open_limiter
 from kommo_airtable_sync.settings import load_settings
 from kommo_airtable_sync.store.database import instant
@@ -84,6 +84,7 @@ def webhook_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
                     ask_for_due_webhooks(documents, inbox, time.time())
                 if time.monotonic() - swept_at > SWEEP_SECONDS:
                     swept_at = time.monotonic()
+                    heed_set_back_clock(database)
                     sweep(context.instance, runners, inbox)
                 if not changed() and time.monotonic() - looked_at < CLOCK_SECONDS:
                     time.sleep(LOOK_SECONDS)

@@ -9,6 +9,7 @@ from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.outgoing import STATUS
 from kommo_airtable_sync.store.settling import Outcome
+from kommo_airtable_sync.store.standing import database_now
 
 ALLOWED = "allowed"
 """In a directive: the brake passes what it asks for, and nothing else."""
@@ -19,7 +20,7 @@ def brake(engine: Engine, batch: Batch) -> None:
     plans = [*batch.plans, *batch.patches]
     if not any(not plan.creates or plan.delete for plan in plans):
         return
-    since = engine.seconds() - WINDOW_SECONDS
+    since = database_now(engine.database) - WINDOW_SECONDS
     usage = engine.journal.changed_since(since, besides=[plan.key for plan in plans])
     verdict = Brake(engine.config.safety).decide(usage, [_change(batch, plan) for plan in plans])
     for key, reason in verdict.held.items():

@@ -69,7 +69,9 @@ def follow(
     schemas_seen = began - SCHEMA_LOOK_SECONDS
     while True:
         now = engine.seconds()
-        if now - last >= linger or now - began >= max(RUN_SECONDS_MAX, linger):
+        # A clock that was set back ends the run as well: the next one counts by it anew.
+        stays = 0 <= now - last < linger and 0 <= now - began < max(RUN_SECONDS_MAX, linger)
+        if not stays:
             return
         if now - asked >= 1.0:
             asked = now

@@ -95,7 +95,7 @@ def _take(engine: Engine, batch: Batch, keys: Sequence[str]) -> Set[str]:
     batch.claim = replace(batch.claim, events={**batch.claim.events, **taken})
     # What was read before the lease may be what another run has just changed.
     batch.known.update(engine.journal.load(list(taken)))
-    wait_for_senders(batch, taken, engine.seconds())
+    wait_for_senders(engine, batch, taken)
     return taken.keys()
 
 

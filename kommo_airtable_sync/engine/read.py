@@ -16,8 +16,9 @@ from kommo_airtable_sync.engine.copies import asked_of
 from kommo_airtable_sync.engine.outage import pausing
 from kommo_airtable_sync.engine.pull import pull_webhook
 from kommo_airtable_sync.store.claiming import ClaimedEvent
-from kommo_airtable_sync.store.entries import Intent, Known, LedgerEntry
+from kommo_airtable_sync.store.entries import Known, LedgerEntry
 from kommo_airtable_sync.store.settling import Outcome
+from kommo_airtable_sync.store.standing import database_now
 
 
 def read_batch(engine: Engine, batch: Batch) -> None:
@@ -34,7 +35,7 @@ def read_batch(engine: Engine, batch: Batch) -> None:
             batch.outcomes[key] = _pull(engine, key.partition(":")[2])
         batch.known = engine.journal.load(batch.open_of("lead", "contact", "company", "record"))
         batch.read_at = engine.seconds()
-        _decide_unread(batch, batch.read_at)
+        _decide_unread(engine, batch)
         leads, records = batch.open_of("lead"), batch.open_of("record")
         strangers = [key for key in records if not asked_of(batch, key)]
         if leads or strangers:
@@ -56,8 +57,8 @@ def _pull(engine: Engine, webhook_id: str) -> Outcome:
     return Outcome("done", "pulled")
 
 
-def _decide_unread(batch: Batch, now: float) -> None:
-    wait_for_senders(batch, batch.open_of("lead", "contact", "company"), now)
+def _decide_unread(engine: Engine, batch: Batch) -> None:
+    wait_for_senders(engine, batch, batch.open_of("lead", "contact", "company"))
     for key in batch.open_of("lead", "contact", "company"):
         known = batch.known[key]
         if not known.intents and _is_stale(batch.events_of(key), known.entry):
@@ -65,10 +66,17 @@ def _decide_unread(batch: Batch, now: float) -> None:
             batch.counts["skipped_stale"] += 1
 
 
-def wait_for_senders(batch: Batch, keys: Iterable[str], now: float) -> None:
+def wait_for_senders(engine: Engine, batch: Batch, keys: Iterable[str]) -> None:
     """Let go of those whose record another run, perhaps dead, may be creating at this moment."""
+    begun: dict[str, float] = {}
     for key in keys:
-        wait = _seconds_until_sender_gave_up(batch.known[key].intents, now)
+        for intent in batch.known[key].intents:
+            if intent.operation == "create":
+                begun[key] = max(intent.created_at, begun.get(key, 0.0))
+    # By the clock that stamped them: this machine's may be another.
+    now = database_now(engine.database) if begun else 0.0
+    for key, created_at in begun.items():
+        wait = created_at + CALL_SECONDS_MAX - now
         if wait > 0:
             batch.outcomes[key] = Outcome("released", due_in_seconds=wait)
 
@@ -82,12 +90,6 @@ def _is_stale(events: Sequence[ClaimedEvent], entry: LedgerEntry) -> bool:
         not event.always_read and event.occurred_at is not None and event.occurred_at < seen
         for event in events
     )
-
-
-def _seconds_until_sender_gave_up(intents: Sequence[Intent], now: float) -> float:
-    """A create may have been sent by a run that died: wait until its time-out has passed."""
-    creates = [intent.created_at for intent in intents if intent.operation == "create"]
-    return max(creates) + CALL_SECONDS_MAX - now if creates else 0.0
 
 
 def _read_both(

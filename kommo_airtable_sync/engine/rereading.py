@@ -12,7 +12,7 @@ from kommo_airtable_sync.engine.read import read_batch
 
 def read_again_if_old(engine: Engine, batch: Batch) -> bool:
     """Read and merge what is still open anew, if it was read too long ago; whether it was."""
-    if batch.read_at is None or engine.seconds() - batch.read_at <= READ_SECONDS_MAX:
+    if batch.read_at is None or 0 <= engine.seconds() - batch.read_at <= READ_SECONDS_MAX:
         return False
     batch.forget_reading()
     read_batch(engine, batch)

@@ -5,8 +5,21 @@ After ``kill -9`` nothing else would: Dagster and Celery both go on believing in
 
 from __future__ import annotations
 
+import logging
+
+from kommo_airtable_sync.engine.context import LEASE_SECONDS
+from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.inbox import Inbox
 from kommo_airtable_sync.store.runners import STALE_SECONDS, Runner, Runners
+from kommo_airtable_sync.store.set_back import mend_times
+
+log = logging.getLogger(__name__)
+
+
+def heed_set_back_clock(database: Database) -> None:
+    """Nothing that a fast clock has put off for hours stays so, once it is put right."""
+    if mend_times(database, LEASE_SECONDS):
+        log.warning("the clock was set back; what was to wait for it is due now")
 
 
 def dead_runners(runners: Runners) -> list[Runner]:

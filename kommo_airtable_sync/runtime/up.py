@@ -7,7 +7,6 @@ SIGKILL come after it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import signal
@@ -19,25 +18,33 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import requests
 from rich.console import Console
 
-from kommo_airtable_sync.core.errors import ConfigurationError, SyncError
+from kommo_airtable_sync.core.errors import SyncError
 from kommo_airtable_sync.opening import open_database
 from kommo_airtable_sync.runtime.instance import prepare_home, write_workspace
+from kommo_airtable_sync.runtime.leftovers import (
+    STOP_SECONDS,
+    alive,
+    only_one,
+    stop_flag,
+    stop_leftovers,
+)
 from kommo_airtable_sync.runtime.ports import free_port, require_free_port
+from kommo_airtable_sync.runtime.set_backs import WATCH, SetBacks
 from kommo_airtable_sync.settings import ACCOUNTS, Settings, child_environment
 from kommo_airtable_sync.store.runners import STALE_SECONDS, Runners
 
-STOP_SECONDS = 5
 # A worker's main loop looks at signals every 2 s at best; its runs have ended by then.
 WORKER_STOP_SECONDS = 1
 READY_SECONDS_MAX = 90.0
 # How long runs may take to see the stop flag and end by themselves.
 FLAG_SECONDS_MAX = 3.0
 SENSOR_SECONDS_MAX = 60.0
+
+TICKING = [sys.executable, "-m", "kommo_airtable_sync.runtime.ticking"]
 
 RECEIVER, CONTROL, WORKERS = "receiver", "control", "workers"
 GROUPS = (RECEIVER, CONTROL, WORKERS)
@@ -70,7 +77,7 @@ def run_up(settings: Settings, workers: int, groups: Collection[str] = GROUPS) -
     settings.require(*ACCOUNTS, "KOMMO_WEBHOOK_SECRET", "AIRTABLE_WEBHOOK_SECRET")
     settings.load_config()
     alone = only_one(settings)
-    stop_leftover(settings)
+    stop_leftovers(settings)
     if RECEIVER in groups:
         require_free_port("RECEIVER_PORT", settings.receiver_host, settings.receiver_port)
     if CONTROL in groups:
@@ -79,7 +86,7 @@ def run_up(settings: Settings, workers: int, groups: Collection[str] = GROUPS) -
     open_database(settings).close()
     for mark in run_folder.glob("*.ready"):
         mark.unlink()
-    stop_file = run_folder / "stop"
+    stop_file = stop_flag(settings)
     stop_file.unlink(missing_ok=True)
     environment = _environment(settings, stop_file)
     chosen = [part for part in parts(settings, workers) if part.group in groups]
@@ -102,8 +109,7 @@ def run_up(settings: Settings, workers: int, groups: Collection[str] = GROUPS) -
     signal.signal(signal.SIGTERM, stop)
     over = lambda: bool(stopping) or process.poll() is not None  # noqa: E731
     _announce(console, settings, groups, over)
-    while not stopping and process.poll() is None:
-        time.sleep(0.2)
+    _stay(over, environment, controls=CONTROL in groups)
     if not stopping:
         console.print(
             f"error: the supervisor ended by itself; see {settings.home / 'run' / 'logs'}"
@@ -116,6 +122,14 @@ def run_up(settings: Settings, workers: int, groups: Collection[str] = GROUPS) -
     _stop(process)
     alone.close()
     return 0
+
+
+def _stay(over: Callable[[], bool], environment: dict[str, str], *, controls: bool) -> None:
+    set_backs = SetBacks()
+    while not over():
+        if set_backs.noticed() and controls:
+            subprocess.Popen([*TICKING, WATCH], env=environment)  # noqa: S603 - our own command
+        time.sleep(0.2)
 
 
 def _wait_for_runs(settings: Settings) -> None:
@@ -133,63 +147,14 @@ def _wait_for_runs(settings: Settings) -> None:
     database.close()
 
 
-def only_one(settings: Settings) -> IO[str]:
-    """Claim DAGSTER_HOME for this ``up``, until the answer is closed or this process ends.
-
-    Raises:
-        ConfigurationError: another ``up`` works there: two would end each other's parts.
-    """
-    run_folder = settings.home / "run"
-    run_folder.mkdir(mode=0o700, exist_ok=True)
-    claim = (run_folder / "up.lock").open("w")
-    try:
-        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        claim.close()
-        raise ConfigurationError(
-            f"Another up runs in DAGSTER_HOME {settings.home}.",
-            "Stop it first; give each `up` a DAGSTER_HOME of its own, or name all parts in one: "
-            "up --only receiver --only workers.",
-        ) from None
-    return claim
-
-
-def stop_leftover(settings: Settings) -> None:
-    """End the parts of an earlier ``up`` that was killed: its supervisor lives on without it."""
-    try:
-        pid = int((settings.home / "run" / "supervisord.pid").read_text())
-    except (OSError, ValueError):
-        return
-    if str(settings.home / "run" / "supervisord.conf") not in command_line(pid):
-        return
-    os.kill(pid, signal.SIGTERM)
-    ends_at = time.monotonic() + 2 * STOP_SECONDS
-    while _alive(settings.home / "run" / "supervisord.pid") and time.monotonic() < ends_at:
-        time.sleep(0.1)
-
-
-def command_line(pid: int) -> str:
-    """The command of a process; empty if there is none."""
-    proc = Path(f"/proc/{pid}/cmdline")
-    if Path("/proc/self").exists():
-        return proc.read_text().replace("\0", " ") if proc.exists() else ""
-    shown = subprocess.run(  # noqa: S603 - our own arguments
-        ["ps", "-p", str(pid), "-o", "command="],  # noqa: S607 - wherever it lives
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return shown.stdout
-
-
 def create_dagster_storage(environment: dict[str, str]) -> None:
     """Let one process create Dagster's databases: several at once spoil them on SQLite.
 
     Raises:
         SyncError: with what Dagster said.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "dagster", "instance", "info"],
+    done = subprocess.run(  # noqa: S603 - our own command
+        TICKING,
         env=environment,
         capture_output=True,
         text=True,
@@ -242,12 +207,12 @@ def readiness(settings: Settings) -> dict[str, bool]:
     host = "127.0.0.1" if settings.receiver_host in ("0.0.0.0", "") else settings.receiver_host  # noqa: S104
     return {
         # A mark of ours, too: another installation may answer on the same port.
-        "receiver": _alive(marks / "receiver.ready")
+        "receiver": alive(marks / "receiver.ready")
         and _answers(f"http://{host}:{settings.receiver_port}/readyz"),
-        "webserver": _alive(marks / "supervisord.pid")
+        "webserver": alive(marks / "supervisord.pid")
         and _answers(f"http://127.0.0.1:{settings.dagster_port}/server_info"),
-        "worker-live": any(_alive(mark) for mark in marks.glob("worker-live-*.ready")),
-        "worker-bulk": any(_alive(mark) for mark in marks.glob("worker-bulk-*.ready")),
+        "worker-live": any(alive(mark) for mark in marks.glob("worker-live-*.ready")),
+        "worker-bulk": any(alive(mark) for mark in marks.glob("worker-bulk-*.ready")),
         "sensor": _fresh(marks / "sensor.ready"),
     }
 
@@ -259,19 +224,10 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _alive(mark: Path) -> bool:
-    """Whether the process that left this mark still lives."""
-    try:
-        os.kill(int(mark.read_text()), 0)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def _fresh(mark: Path) -> bool:
     """Whether the sensor has ticked lately, which takes daemon and code server."""
     try:
-        return _alive(mark) and time.time() - mark.stat().st_mtime < SENSOR_SECONDS_MAX
+        return alive(mark) and time.time() - mark.stat().st_mtime < SENSOR_SECONDS_MAX
     except OSError:
         return False
 
@@ -345,6 +301,7 @@ def write_supervisor_config(settings: Settings, programs: list[Part]) -> Path:
         f"logfile={home}/run/logs/supervisord.log\nlogfile_maxbytes=5MB\nlogfile_backups=1\n"
         f"pidfile={home}/run/supervisord.pid\nchildlogdir={home}/run/logs\nminfds=1024\n",
         f"[unix_http_server]\nfile={control_socket(settings)}\nchmod=0700\n",
+        f"[supervisorctl]\nserverurl=unix://{control_socket(settings)}\n",
         "[rpcinterface:supervisor]\n"
         "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n",
     ]

@@ -24,12 +24,14 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import SQLAlchemyError
 
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.core.ports import Clock
 
 BUSY_TIMEOUT_MILLISECONDS = 10_000
+READ_ONLY = "25006"  # PostgreSQL's code of read_only_sql_transaction
 MIGRATION_LOCK = 0x6B61_7379  # any fixed number; PostgreSQL advisory lock
 
 Connection = sa.Connection
@@ -77,6 +79,8 @@ class Database:
         if self.is_sqlite:
             event.listen(self.engine, "connect", self._prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            event.listen(self.engine, "handle_error", _drop_read_only)
 
     def __repr__(self) -> str:
         return f"Database({self.engine.url.render_as_string(hide_password=True)})"
@@ -242,6 +246,12 @@ def _ask_for_wal(cursor: sqlite3.Cursor) -> str:
 def _begin_sqlite(connection: Connection) -> None:
     immediate = connection.get_execution_options().get("immediate", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _drop_read_only(context: ExceptionContext) -> None:
+    # A session stays read-only as it began, though the server may have become writable since.
+    if getattr(context.original_exception, "pgcode", None) == READ_ONLY:
+        context.is_disconnect = True
 
 
 def _revisions(script: ScriptDirectory) -> list[str]:

@@ -42,6 +42,9 @@ MARGIN_SECONDS = 0.08
 WINDOW_SECONDS = 1.0 + MARGIN_SECONDS
 # When a bulk call that was refused for the month's sake may ask again: not in a moment.
 RESERVED_SECONDS = 3600.0
+# Nobody reserves a place so far ahead, or is told to wait for so long: a clock was set back.
+AHEAD_SECONDS_MAX = 60.0
+BLOCK_SECONDS_MAX = 3600.0
 CREATION_LOCK = 0x6B61_6C6D  # any fixed number; PostgreSQL advisory lock
 
 _metadata = sa.MetaData()
@@ -84,16 +87,16 @@ class Grant:
 
 def next_grant(state: BudgetState, calls_per_second: int, lane: Priority, now: float) -> Grant:
     """Decide when the next call may start. Pure; the caller stores the returned state."""
-    recent = state.grants[-calls_per_second:]
+    sane = [at for at in state.grants if at <= now + AHEAD_SECONDS_MAX]
+    recent = sane[-calls_per_second:]
+    blocked = state.blocked_until if state.blocked_until <= now + BLOCK_SECONDS_MAX else now
     # Never before a place already given away: the log stays in order.
-    earliest = max(now, state.blocked_until, *recent[-1:])
+    earliest = max(now, blocked, *recent[-1:])
     if len(recent) == calls_per_second:
         earliest = max(earliest, recent[0] + WINDOW_SECONDS)
     if lane == BULK and earliest > now:
         return Grant(False, earliest, state)
-    return Grant(
-        True, earliest, BudgetState((*recent, earliest)[-calls_per_second:], state.blocked_until)
-    )
+    return Grant(True, earliest, BudgetState((*recent, earliest)[-calls_per_second:], blocked))
 
 
 class SqlBudget:
@@ -138,12 +141,16 @@ class SqlBudget:
             yield
         finally:
             took = self._database.clock.now().timestamp() - started_at
-            usual = took if self._usual_seconds is None else min(took, self._usual_seconds * 1.02)
-            self._usual_seconds = usual
-            # The window's margin covers a little lateness; only what is beyond it moves the mark.
-            uncovered = overslept + took - usual - MARGIN_SECONDS
-            if uncovered > 0.0:
-                self._correct(granted_at, uncovered)
+            if took >= 0.0:  # else the clock was set back meanwhile, and says nothing
+                self._learn(granted_at, overslept, took)
+
+    def _learn(self, granted_at: float, overslept: float, took: float) -> None:
+        usual = took if self._usual_seconds is None else min(took, self._usual_seconds * 1.02)
+        self._usual_seconds = usual
+        # The window's margin covers a little lateness; only what is beyond it moves the mark.
+        uncovered = overslept + took - usual - MARGIN_SECONDS
+        if uncovered > 0.0:
+            self._correct(granted_at, uncovered)
 
     def wait_for_place(self) -> None:
         """Bulk takes its place before it claims, so that it holds no lease while waiting."""
@@ -195,7 +202,7 @@ class SqlBudget:
             until = connection.scalar(
                 sa.select(budgets.c.blocked_until).where(budgets.c.account == self._account)
             )
-        return until is not None and until > now
+        return until is not None and now < until <= now + BLOCK_SECONDS_MAX
 
     def _correct(self, granted_at: float, late_by: float) -> None:
         with self._database.write() as connection:
@@ -204,7 +211,9 @@ class SqlBudget:
                 return
             moved = list(state.grants)
             moved.remove(granted_at)
-            moved = sorted([*moved, granted_at + late_by])
+            # It has arrived by now at the latest, whatever our own clock has done meanwhile.
+            arrived_at = max(granted_at, min(granted_at + late_by, self._database.now(connection)))
+            moved = sorted([*moved, arrived_at])
             connection.execute(
                 sa.update(budgets)
                 .where(budgets.c.account == self._account)

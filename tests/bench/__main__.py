@@ -27,6 +27,7 @@ from tests.bench import (
     ack,
     burst,
     charts,
+    crash,
     echo,
     idle,
     latency,
@@ -50,6 +51,7 @@ PARTS = (
     "latency",
     "reconcile",
     "machines",
+    "crash",
     "report",
 )
 RECORD = ROOT / ".bench" / "bench.json"
@@ -81,6 +83,7 @@ def main() -> None:
         "latency": lambda: latency.run(work, patterns, directions),
         "reconcile": lambda: reconcile.run(work, arguments.sizes),
         "machines": lambda: [machines.run(work)],
+        "crash": lambda: crash.run(work),
     }
     for part in arguments.parts:
         if part == "report":

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import datetime, timedelta
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 
 from kommo_airtable_sync.core.types import BULK, LIVE
 from kommo_airtable_sync.defs.lanes import lane_of
 from kommo_airtable_sync.defs.running import Attendance, another_run_waits
 from kommo_airtable_sync.engine.context import Engine
-from kommo_airtable_sync.store.database import Database
+from kommo_airtable_sync.store.database import Database, StoreError
 from kommo_airtable_sync.store.runners import STALE_SECONDS
 from tests.conftest import HandClock
 from tests.defs.loaded import repository
@@ -125,6 +127,21 @@ def test_a_run_that_ends_gives_its_leads_back_and_retires(world: World) -> None:
     assert engine.inbox.due_lanes() == frozenset()
     world.clock.advance(10.0)
     assert engine.inbox.due_lanes() == {LIVE}
+
+
+def test_a_run_that_ends_without_its_store_leaves_no_heart_behind(world: World) -> None:
+    run = Attendance("broken")
+    run.begin(world.new_engine(LIVE))
+
+    def rename(old: str, new: str) -> None:
+        with world.database.write() as connection:
+            connection.execute(sa.text(f"ALTER TABLE {old} RENAME TO {new}"))
+
+    rename("batches", "away")
+    with pytest.raises(StoreError):
+        run.end()
+    assert not [thread for thread in threading.enumerate() if thread.name == "heart-broken"]
+    rename("away", "batches")
 
 
 def test_what_the_ui_launches_without_a_job_of_ours_belongs_to_the_bulk_lane() -> None:

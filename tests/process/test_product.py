@@ -253,10 +253,11 @@ def test_a_part_that_dies_is_started_again(stack: Stack) -> None:
     stack.wait_for_record(make_lead(stack, name="After the fall"))
 
 
-def test_up_that_was_killed_is_replaced_by_the_next(stack: Stack) -> None:
+@pytest.mark.parametrize("victim", ["up", "supervisor"])
+def test_up_that_lost_its_parts_is_replaced_by_the_next(stack: Stack, victim: str) -> None:
     mark = stack.home / "run" / "supervisord.pid"
     up, pid = stack.processes["up"], mark.read_text()
-    os.kill(up.pid, signal.SIGKILL)
+    os.kill(up.pid if victim == "up" else int(pid), signal.SIGKILL)
     up.wait()
     stack.spawn("up", "up")
     wait_until(lambda: mark.exists() and mark.read_text() not in ("", pid), 40, "a new supervisor")

@@ -28,6 +28,7 @@ REPORT = Path(".bench/simulation.json")
 EXCUSES = (
     "overruled",
     "in the window",
+    "taken back between two looks",
     "undone before it was known",
     "gone with a record",
     "tags edited against each other",

@@ -119,11 +119,17 @@ class Judge:
             return True
         if last.tag:
             seen = [edit for edit in edits if edit.side != last.side]
+            if any(self._met_first(last, row) for row in rows):
+                self._counts["overruled"] += 1
+                return True
             if seen and seen[-1].value != last.value and self._unmet(seen[-1], last, rows):
                 self._counts["tags edited against each other"] += 1
                 return True
         elif any(self._overruled(last, edits, row) for row in rows):
             self._counts["overruled"] += 1
+            return True
+        if self._taken_back(last, edits, rows):
+            self._counts["taken back between two looks"] += 1
             return True
         if any(self._undone(last, row) for row in rows):
             self._counts["undone before it was known"] += 1
@@ -150,6 +156,33 @@ class Judge:
             and row.created_at >= edit.at - self._slack
             and same(row.before, edit.value)
             and row.rule in OVERRULING[edit.field] | ANYWHERE
+        )
+
+    def _met_first(self, edit: Edit, row: Intent) -> bool:
+        """Whether the whole set was chosen or not, since record and lead had not met before."""
+        return (
+            row.side == edit.side
+            and row.rule in ANYWHERE
+            and row.created_at >= edit.at - self._slack
+            and _of(edit, row.before) == edit.value != _of(edit, row.after)
+        )
+
+    def _taken_back(self, last: Edit, edits: list[Edit], rows: list[Intent]) -> bool:
+        """Whether its editor only came back to what was agreed, and nobody had looked meanwhile."""
+        ours = [each for each in edits[:-1] if each.side == last.side]
+        left = next((each for each in reversed(ours) if same(each.before, last.value)), None)
+        if left is None:
+            return False
+        looked = any(
+            row.side != last.side and left.at <= row.created_at - self._slack <= last.at
+            for row in rows
+        )
+        return not looked and any(
+            row.side == last.side
+            and row.rule in ("kommo_changed", "airtable_changed", "set_merged")
+            and row.created_at >= last.at - self._slack
+            and same(_of(last, row.before), last.value)
+            for row in rows
         )
 
     def _undone(self, edit: Edit, row: Intent) -> bool:

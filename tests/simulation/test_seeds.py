@@ -62,7 +62,7 @@ def test_what_fails_is_shrunk_to_what_it_takes(culprits: Sequence[int]) -> None:
     assert shrunk(range(40), lambda some: set(culprits) <= set(some)) == list(culprits)
 
 
-@pytest.mark.parametrize("bug", ["no fencing", "claim by event", "limiter not shared"])
+@pytest.mark.parametrize("bug", ["settle before write", "claim by event", "limiter not shared"])
 def test_a_planted_bug_is_found_and_its_story_shrunk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bug: str
 ) -> None:

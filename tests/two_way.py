@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kommo_airtable_sync.engine.claim import claim_batch
+from kommo_airtable_sync.engine.context import LEASE_SECONDS
+from kommo_airtable_sync.engine.merge import merge_batch
+from kommo_airtable_sync.engine.read import read_batch
+from kommo_airtable_sync.engine.settle import settle_batch
+from kommo_airtable_sync.engine.write_airtable import write_airtable
 from kommo_airtable_sync.sandbox.kommo.seed import lead_field_id
 from tests.simulated import World, fields_with
 
@@ -72,3 +78,30 @@ def edit(
     fields = {name: value for name, value in values.items() if name not in own}
     labels = {} if tags is None else tagged(*sorted(tags))
     world.edit_lead(lead, **attributes, **(custom(**fields) if fields else {}), **labels)
+
+
+def write_late(world: World, lead_id: int, first: Values, second: Values) -> None:
+    """A run writes what people changed first and oversleeps its lease; its heir, what came second.
+
+    Then the first one wakes, with Airtable's answer to its write.
+    """
+    world.edit_lead(lead_id, **first)
+    world.deliver_hooks()
+    late = world.new_engine()
+    batch = claim_batch(late, "first")
+    assert batch is not None
+    read_batch(late, batch)
+    merge_batch(late, batch)
+    send = late.airtable.upsert
+
+    def overtaken(*args: object, **named: object) -> object:
+        answer = send(*args, **named)  # type: ignore[arg-type]
+        world.clock.advance(LEASE_SECONDS + 1)
+        world.edit_lead(lead_id, **second)
+        world.deliver_hooks()
+        world.work(world.new_engine(), "second")
+        return answer
+
+    late.airtable.upsert = overtaken  # type: ignore[method-assign,assignment]
+    write_airtable(late, batch)
+    settle_batch(late, batch)

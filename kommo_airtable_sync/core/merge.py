@@ -31,11 +31,13 @@ class Sent:
         before: what that side showed when the write was decided; while it still does, the write
             has not arrived. (Somebody who undoes an arrived write by hand looks just the same.)
         agreed: the pair that it was to bring about.
+        overtaken: the ledger has moved on by a newer write, which this one may have followed.
     """
 
     side: Side
     before: Canonical
     agreed: Agreed
+    overtaken: bool = False
 
     def target(self, pair: Agreed) -> Canonical:
         """Of a pair, the value of the side that it was sent to."""
@@ -164,13 +166,16 @@ def _base(now: Agreed, bases: Sequence[Agreed], intents: Sequence[Sent]) -> Agre
 
     A side that shows neither what it had before a write nor what the write was to make of it has
     been edited since: then the write counts as arrived, so that the edit is one of that side
-    alone. Before a first agreement that holds only while the other side stands by its value.
+    alone. Before a first agreement that holds only while the other side stands by its value. An
+    overtaken write is older than the ledger: it counts only while its own value stands there.
     """
     latest_first = intents[::-1]
     for sent in latest_first:
         if same(sent.target(now), sent.target(sent.agreed)):
             return sent.agreed
     for sent in latest_first:
+        if sent.overtaken:
+            continue
         stands = same(sent.origin(now), sent.origin(sent.agreed))
         if not same(sent.target(now), sent.before) and (bases or stands):
             return sent.agreed

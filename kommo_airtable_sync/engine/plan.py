@@ -116,7 +116,12 @@ def _merge(
         airtable=airtable,
         bases=bases(subject, each, kommo),
         intents=[
-            Sent(intent.side, intent.before, (intent.after, intent.after))
+            Sent(
+                intent.side,
+                intent.before,
+                (intent.after, intent.after),
+                overtaken=intent.closed_at is not None,
+            )
             for intent in subject.known.intents
             if intent.field == each.id
         ],

@@ -249,7 +249,7 @@ def _acknowledge(
             continue
         made_options = made_options or plan.typecast
         entry = replace(plan.entry, record_id=record_id, fields=fields)
-        done.append(Acknowledged(entry, held=plan.held, final=not plan.item))
+        done.append(Acknowledged(entry, held=plan.held, settled=_settled(plan)))
         outcome, remark = _outcome(plan, record, answer.created_ids), None
         if outcome.outcome is not None:
             remark = outcome.outcome
@@ -265,6 +265,13 @@ def _acknowledge(
     if len(done) < len(plans) or made_options:
         # What Airtable made for us, or somebody changed, is part of the schema now.
         engine.directory.refresh_airtable()
+
+
+def _settled(plan: Plan) -> frozenset[str] | None:
+    """The fields that Airtable's answer settles; None, if that is the whole lead."""
+    if not plan.item:
+        return None
+    return frozenset(each.id for each in plan.fields) - plan.item_fields - plan.unsettled
 
 
 def _outcome(plan: Plan, record: Mapping[str, Json], created_ids: frozenset[str]) -> Outcome:

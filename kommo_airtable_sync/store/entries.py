@@ -52,9 +52,13 @@ class LedgerEntry:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """One field that is about to be written; as read back with ``closed_at``, that was.
+    """One field that is about to be written, or was.
 
     A ``note`` is for people: nothing sends it.
+
+    Args:
+        closed_at: seconds since the epoch. Of an open one: its answer came after a newer write
+            had been settled (decisions/0006).
     """
 
     key: str
@@ -133,14 +137,14 @@ class Acknowledged:
     Args:
         entry: the ledger row as it now must read.
         side: this batch's open intents of that side are closed as done; None: nothing was written.
-        final: the key has been merged and written as a whole, so intents that earlier batches left
-            open are superseded.
+        settled: the fields (ids) that are agreed on by now, so that what earlier batches left open
+            of them is superseded; None: the key has been merged and written as a whole.
         held: the fields that now wait for a person; None leaves them as they are.
     """
 
     entry: LedgerEntry
     side: Side | None = "airtable"
-    final: bool = True
+    settled: frozenset[str] | None = None
     held: tuple[Held, ...] | None = None
 
 

@@ -50,21 +50,22 @@ class Journal:
             now = self._database.now(connection)
             rows = connection.execute(sa.select(ledger).where(ledger.c.key.in_(keys)))
             entries = {row.key: read_entry(row) for row in rows}
-            written = [
-                read_intent(row)
-                for row in connection.execute(_open_and_recent(keys, now - RECENT_SECONDS))
-            ]
+            written = connection.execute(_open_and_recent(keys, now - RECENT_SECONDS)).all()
             waiting = connection.execute(
                 sa.select(held_fields).where(held_fields.c.key.in_(keys))
             ).all()
+        intents: dict[str, list[Intent]] = {key: [] for key in keys}
+        recent: dict[str, list[Intent]] = {key: [] for key in keys}
+        for row in written:
+            (intents if row.state == "open" else recent)[row.key].append(read_intent(row))
         held: dict[str, dict[str, Held]] = {key: {} for key in keys}
         for row in waiting:
             held[row.key][row.field] = read_held(row)
         return {
             key: Known(
                 entry=entries.get(key) or LedgerEntry(key),
-                intents=tuple(i for i in written if i.key == key and i.closed_at is None),
-                recent=tuple(i for i in written if i.key == key and i.closed_at is not None),
+                intents=tuple(intents[key]),
+                recent=tuple(recent[key]),
                 held=held[key],
             )
             for key in keys
@@ -122,15 +123,7 @@ class Journal:
             for side, entries in _by_side(done).items():
                 _close(connection, batch_id, [entry.key for entry in entries], side, "done", now)
             _learn_record_ids(connection, batch_id, done)
-            connection.execute(
-                sa.update(journal)
-                .where(
-                    journal.c.key.in_([item.entry.key for item in done if item.final]),
-                    journal.c.state == "open",
-                    journal.c.batch_id < batch_id,
-                )
-                .values(state="superseded", closed_at=now)
-            )
+            _supersede(connection, batch_id, done, now)
             held = {item.entry.key: item.held for item in done if item.held is not None}
             self._replace_held(connection, batch_id, held, now)
 
@@ -167,6 +160,7 @@ class Journal:
     def _ask_again(
         self, connection: Connection, batch_id: int, overtaken: Sequence[Acknowledged], now: float
     ) -> None:
+        """Open again what a newer write had settled; ``closed_at`` tells that it is older."""
         if not overtaken:
             return
         for side, entries in _by_side(overtaken).items():
@@ -178,7 +172,7 @@ class Journal:
                     journal.c.side == side,
                     journal.c.state == "superseded",
                 )
-                .values(state="open", closed_at=None)
+                .values(state="open")
             )
         wanted: dict[str, Priority] = {item.entry.key: LIVE for item in overtaken}
         leases.make_due(self._database, connection, wanted, now)
@@ -347,6 +341,23 @@ def _learn_record_ids(connection: Connection, batch_id: int, done: Sequence[Ackn
             .values(record_id=sa.bindparam("its_record")),
             learnt,
         )
+
+
+def _supersede(
+    connection: Connection, batch_id: int, done: Sequence[Acknowledged], now: float
+) -> None:
+    """Close what earlier batches left open of that on which both sides agree by now."""
+    whole = journal.c.key.in_([item.entry.key for item in done if item.settled is None])
+    parts = [
+        sa.and_(journal.c.key == item.entry.key, journal.c.field.in_(item.settled))
+        for item in done
+        if item.settled
+    ]
+    connection.execute(
+        sa.update(journal)
+        .where(sa.or_(whole, *parts), journal.c.state == "open", journal.c.batch_id < batch_id)
+        .values(state="superseded", closed_at=now)
+    )
 
 
 def _close(

@@ -242,6 +242,14 @@ def test_a_late_write_overtaken_by_a_newer_one_is_no_edit():
     assert merge("z", "y", ("x", "x"), **more) == to_airtable("z", "kommo_changed")
 
 
+def test_an_overtaken_write_counts_only_while_its_own_value_stands():
+    late = Sent("airtable", "v", ("x", "x"), overtaken=True)
+    more = {"intents": [late], "owner": "both", "on_conflict": "airtable"}
+    assert merge("z", "y", ("y", "y"), **more) == to_airtable("z", "kommo_changed")
+    assert merge("y", "z", ("y", "y"), **more) == to_kommo("z", "airtable_changed")
+    assert merge("y", "x", ("y", "y"), **more) == to_airtable("y", "kommo_changed")
+
+
 def test_a_first_write_that_did_not_arrive_is_a_first_meeting_still():
     more = {"intents": [sent_airtable(None, "y")], "owner": "both", "on_conflict": "airtable"}
     assert merge("y", None, **more) == to_airtable("y", "first_meeting")

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from kommo_airtable_sync.engine.context import LEASE_SECONDS
 from tests.engine.people import record_id, resolve
 from tests.simulated import World
 from tests.trap import Crash, Trap
-from tests.two_way import BOTH_WAYS, custom, in_kommo, settle, tagged
+from tests.two_way import BOTH_WAYS, custom, in_kommo, settle, tagged, write_late
 
 Make = Callable[..., World]
 
@@ -165,6 +166,39 @@ def test_a_second_edit_between_our_read_and_our_write_to_the_other_side_is_not_t
     settle(world)
     assert in_kommo(world, lead, "Seats") == 30
     world.assert_in_step([lead])
+
+
+def test_a_late_answer_makes_no_conflict_of_an_edit_that_comes_before_it_was_looked_into(
+    world: World, lead: int
+):
+    write_late(world, lead, {"name": "First"}, {"name": "Second"})
+    world.edit_lead(lead, name="Third")
+    settle(world)
+    assert (world.lead(lead)["name"], world.record(lead)["Deal Name"]) == ("Third", "Third")
+    world.assert_in_step([lead])
+
+
+def test_what_a_dead_run_left_open_is_no_base_once_airtable_has_answered_its_heir(
+    world: World, lead: int
+):
+    world.edit_lead(lead, name="First")
+    die(world, "airtable.upsert", after=True)
+    world.edit_lead(lead, name="Second")
+    world.edit_record(record_id(world, lead), Seats=33)  # has to go to Kommo, which is not reached
+    die(world, "kommo.update_leads")
+    world.edit_lead(lead, name="Third")
+    settle(world)
+    assert world.record(lead)["Deal Name"] == "Third"
+    assert in_kommo(world, lead, "Seats") == 33
+    world.assert_in_step([lead])
+
+
+def die(world: World, step: str, *, after: bool = False) -> None:
+    """A run takes what there is and dies at a step; its lease runs out."""
+    world.deliver_hooks()
+    with pytest.raises(Crash):
+        world.work(Trap(step, after).set(world.engine))
+    world.clock.advance(LEASE_SECONDS + 1)
 
 
 def test_a_held_conflict_waits_for_a_person_and_is_shown(world: World, lead: int):

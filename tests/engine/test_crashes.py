@@ -17,6 +17,7 @@ from kommo_airtable_sync.engine.write_airtable import write_airtable
 from kommo_airtable_sync.store.runners import Runners
 from tests.simulated import World
 from tests.trap import Crash, Trap
+from tests.two_way import write_late
 
 # Every call that one batch makes of its store and APIs, and how often in the scene below.
 STEPS = {
@@ -203,26 +204,7 @@ def test_an_answer_that_comes_after_the_lease_was_lost_moves_no_ledger_back(worl
     lead_id = world.add_lead(name="Deal", price=1)
     world.sync()
     world.clock.advance(2)
-    world.edit_lead(lead_id, price=2)
-    world.deliver_hooks()
-    late = world.new_engine()
-    batch = claim_batch(late, "first")
-    assert batch is not None
-    read_batch(late, batch)
-    merge_batch(late, batch)
-    send = late.airtable.upsert
-
-    def overtaken(*args: object, **named: object) -> object:
-        answer = send(*args, **named)  # type: ignore[arg-type]
-        world.clock.advance(LEASE_SECONDS + 1)
-        world.edit_lead(lead_id, price=3)
-        world.deliver_hooks()
-        world.work(world.new_engine(), "second")
-        return answer
-
-    late.airtable.upsert = overtaken  # type: ignore[method-assign,assignment]
-    write_airtable(late, batch)
-    settle_batch(late, batch)
+    write_late(world, lead_id, {"price": 2}, {"price": 3})
     assert world.record(lead_id)["Amount"] == 3
     # Nobody could know in which order the two writes had arrived: it is written once more.
     world.work(world.new_engine(), "third")

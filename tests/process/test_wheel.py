@@ -93,7 +93,7 @@ def test_the_commands_of_the_wheel_run_outside_the_checkout(run: Run) -> None:
     assert json.loads(schema.stdout)["properties"]
     doctor = run("kommo-airtable-sync", "doctor")
     assert doctor.returncode == 3
-    assert "KOMMO_SUBDOMAIN is not set" in doctor.stdout
+    assert "Not set: KOMMO_SUBDOMAIN" in doctor.stdout
     up = run("kommo-airtable-sync", "up")
     assert up.returncode == 2
     assert "KOMMO_TOKEN" in up.stderr

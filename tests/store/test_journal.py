@@ -301,7 +301,7 @@ def test_each_sides_acknowledgement_closes_its_own_intents(
 ) -> None:
     claimed = claim(inbox, 1)
     open_intents(journal, claimed, intent(1), intent(1, **KOMMO))
-    journal.acknowledge(claimed.batch_id, [Acknowledged(entry(1), "airtable", final=False)])
+    journal.acknowledge(claimed.batch_id, [Acknowledged(entry(1), "airtable", settled=frozenset())])
     assert states(database) == ["done", "open"]
     assert ledger(journal, 1) == {1: entry(1)}
     journal.acknowledge(claimed.batch_id, [Acknowledged(entry(1, "11"), "kommo")])
@@ -314,7 +314,7 @@ def test_both_sides_may_be_acknowledged_at_once(
 ) -> None:
     claimed = claim(inbox, 1)
     open_intents(journal, claimed, intent(1), intent(1, **KOMMO))
-    first = Acknowledged(entry(1), "airtable", final=False)
+    first = Acknowledged(entry(1), "airtable", settled=frozenset())
     journal.acknowledge(claimed.batch_id, [first, Acknowledged(entry(1, "11"), "kommo")])
     assert states(database) == ["done", "done"]
     assert ledger(journal, 1) == {1: entry(1, "11")}
@@ -328,10 +328,23 @@ def test_only_a_final_acknowledgement_supersedes_what_a_dead_batch_left(
     clock.advance(LEASE)
     heir = inbox.claim(LIVE, 50, "heir", LEASE)
     assert heir is not None
-    journal.acknowledge(heir.batch_id, [Acknowledged(entry(1), "airtable", final=False)])
+    journal.acknowledge(heir.batch_id, [Acknowledged(entry(1), "airtable", settled=frozenset())])
     assert states(database) == ["open", "open"]
     journal.acknowledge(heir.batch_id, [Acknowledged(entry(1), "kommo")])
     assert states(database) == ["superseded", "superseded"]
+
+
+def test_half_of_a_write_supersedes_what_a_dead_batch_left_of_the_fields_that_it_settled(
+    journal: Journal, inbox: Inbox, database: Database, clock: HandClock
+) -> None:
+    dead = claim(inbox, 1)
+    open_intents(journal, dead, intent(1), intent(1, field="fldOther"))
+    clock.advance(LEASE)
+    heir = inbox.claim(LIVE, 50, "heir", LEASE)
+    assert heir is not None
+    half = Acknowledged(entry(1), "airtable", settled=frozenset({"fldOther"}))
+    journal.acknowledge(heir.batch_id, [half])
+    assert states(database) == ["open", "superseded"]
 
 
 def test_a_refusal_closes_the_intents_of_that_side_only(
@@ -358,6 +371,7 @@ def test_an_overtaken_answer_reopens_the_side_that_it_answers_for(
     journal.acknowledge(late.batch_id, [Acknowledged(entry(1), side, held=())])
     found = known(journal, 1)
     assert [open_one.side for open_one in found.intents] == [side]
+    assert found.intents[0].closed_at is not None, "it is older than what the heir settled"
     assert list(found.held) == ["fldX"]
     again = inbox.claim(LIVE, 50, "again", LEASE)
     assert again is not None

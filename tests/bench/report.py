@@ -151,6 +151,19 @@ def _machines(known: Known) -> Iterator[Cells]:
     yield _zero(f"{name}: out of order", row["out of order"])
 
 
+def _crash(known: Known) -> Iterator[Cells]:
+    for row in known["crash"]:
+        name = f"{row['kills']} times kill -9 of any part, {row['pattern']}"
+        wrong = (
+            "acknowledged and lost",
+            "not done",
+            "differences",
+            "deals without their last edit",
+            "out of order",
+        )
+        yield _zero(f"{name}: lost, different or out of order", sum(row[each] for each in wrong))
+
+
 def _outage(known: Known) -> Iterator[Cells]:
     [row] = known["outage"]
     dead = row["dead"] + row["differences"]
@@ -158,7 +171,7 @@ def _outage(known: Known) -> Iterator[Cells]:
 
 
 def _duplicates(known: Known) -> Iterator[Cells]:
-    parts = [part for part in ("burst", "outage", "echo", "machines") if part in known]
+    parts = [part for part in ("burst", "outage", "echo", "machines", "crash") if part in known]
     count = sum(row.get("duplicates", 0) for part in parts for row in known[part])
     if parts:
         yield _zero(f"duplicates ({', '.join(parts)})", count)
@@ -239,6 +252,7 @@ TELLERS: dict[str, Callable[[Known], Iterator[Cells]]] = {
     "echo": _echo,
     "outage": _outage,
     "machines": _machines,
+    "crash": _crash,
     "reconcile": _reconcile,
     "start": _start,
     "idle": _idle,

@@ -423,3 +423,9 @@ def test_a_days_fingerprint_depends_on_the_zone():
 def test_a_fingerprint_stays_the_same_over_releases():
     # The ledger keeps it: a change here makes every field of every lead meet anew.
     assert one("airtable: Deal Name, kommo: name").fingerprint == "0917ec6efe3d7dbd"
+
+
+def test_a_field_id_given_as_text_is_that_field():
+    field = one("airtable: Region Code, kommo: {custom_field: Region code}")
+    value = custom("Region code", {"value": "EU-1"})
+    assert field.from_kommo(lead({**value, "field_id": str(value["field_id"])})) == "EU-1"

@@ -222,8 +222,19 @@ class AirtableClient:
         conditions += [formulas.EQ(key, cell) for cell in key_cells]
         if not conditions:
             return []
-        options = {"formula": str(formulas.OR(*conditions))}
-        return [record for page in self._pages(table_id, options) for record in page]
+        try:
+            options = {"formula": str(formulas.OR(*conditions))}
+            return [record for page in self._pages(table_id, options) for record in page]
+        except BatchRefused as refused:
+            _require_formula_refused(refused)
+        # Then all are read, and these picked out here: dearer, and as right.
+        ids, cells = set(record_ids), set(key_cells)
+        return [
+            record
+            for page in self._pages(table_id, {})
+            for record in page
+            if record.get("id") in ids or record.get("fields", {}).get(key_field_id) in cells
+        ]
 
     def delete_records(self, table_id: str, record_ids: Sequence[str]) -> None:
         """Delete up to ten records; Airtable takes all of them or none (reference 1.8).
@@ -250,12 +261,17 @@ class AirtableClient:
     ) -> Iterator[list[Record]]:
         """As ``record_pages``, but only records that changed at or after an aware instant.
 
-        A lastModifiedTime field tells; it may watch some fields only.
+        A lastModifiedTime field tells; it may watch some fields only. All come where Airtable
+        refuses to filter by it.
         """
         # Formulas compare whole milliseconds, IS_AFTER excludes the instant itself.
         instant = (since - timedelta(milliseconds=1)).isoformat()
         formula = f'IS_AFTER({formulas.Field(modified_field_id)}, "{instant}")'
-        return self._pages(table_id, {"fields": list(field_ids), "formula": formula})
+        try:
+            yield from self._pages(table_id, {"fields": list(field_ids), "formula": formula})
+        except BatchRefused as refused:
+            _require_formula_refused(refused)
+            yield from self.record_pages(table_id, field_ids)
 
     def user_id(self) -> str:
         """The user whom the token belongs to, ``usr...``."""
@@ -368,6 +384,11 @@ class AirtableClient:
         if isinstance(failure, SideUnavailable) and failure.reason == "rate_limited":
             self._budget.throttled(failure.retry_after_seconds or RATE_LOCK_SECONDS)
         raise failure
+
+
+def _require_formula_refused(refused: BatchRefused) -> None:
+    if refused.code != "INVALID_FILTER_BY_FORMULA":
+        raise refused
 
 
 def _keep_authorization(request: requests.PreparedRequest) -> requests.PreparedRequest:

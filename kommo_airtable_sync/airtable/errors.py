@@ -22,6 +22,8 @@ from kommo_airtable_sync.transport import lost, retry_after_seconds
 RATE_LOCK_SECONDS = 30.0
 """How long Airtable answers 429 to a whole base after one request too many (reference 2)."""
 DETAIL_LENGTH_MAX = 500
+SCOPES = "data.records:read, data.records:write, schema.bases:read and webhook:manage"
+"""That AIRTABLE_TOKEN needs day by day (reference 4)."""
 
 _OFFSET_CODES = frozenset({"LIST_RECORDS_ITERATOR_NOT_AVAILABLE", "INVALID_OFFSET_VALUE"})
 _SCHEMA_CODES = frozenset({"UNKNOWN_FIELD_NAME", "TABLE_NOT_FOUND", "VIEW_NAME_NOT_FOUND"})
@@ -96,7 +98,7 @@ def _not_granted(status: int, code: str, said: str) -> ConfigurationError:
     if code == "TOO_MANY_WEBHOOKS_IN_BASE":
         remedy = "A base takes ten webhooks: delete one that nobody needs."
     elif status == 403 or code.startswith("INVALID_PERMISSIONS"):
-        remedy = "Give AIRTABLE_TOKEN access to the base and the scopes that .env.example names."
+        remedy = f"Give AIRTABLE_TOKEN access to the base, and the scopes {SCOPES}."
     elif code in _SCHEMA_CODES:
         remedy = "Run `doctor`: a table or field of sync.yaml is gone from the base."
     else:

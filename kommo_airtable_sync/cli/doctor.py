@@ -160,10 +160,12 @@ class _Patient:
 
         client = self._airtable
         client.user_id()
-        role = findings.airtable_role(client.role())
-        yield role
-        if role.level == "problem":
-            return
+        # Where the bases are not listed, what follows shows whether this one opens.
+        with suppress(ConfigurationError):
+            role = findings.airtable_role(client.role())
+            yield role
+            if role.level == "problem":
+                return
         base = AirtableSchema.from_api(client.tables())
         table = base.find_table(self._settings.load_config().airtable.table)
         if table is None:
@@ -194,20 +196,20 @@ class _Patient:
             yield Finding("schema", "warning", "The accounts have changed, see above.", remedy)
 
     def webhooks(self) -> Iterator[Finding]:
-        from kommo_airtable_sync.engine.registration import registrations
-        from kommo_airtable_sync.kommo.errors import NotGranted
+        from kommo_airtable_sync.engine.registration import SIDES
 
         self._settings.require("KOMMO_WEBHOOK_SECRET")
         secret = self._settings.kommo_webhook_secret.get_secret_value()
-        try:
-            there = registrations(self._engine, secret)
-        except NotGranted as denied:
-            yield findings.webhooks_hidden(denied.message)
-            return
-        for each in there:
-            yield findings.webhook(each.side, each.state, each.address)
-        for side in ("kommo", "airtable"):
-            if not any(each.side == side for each in there):
+        engine = self._engine
+        for side, registered in SIDES.items():
+            try:
+                there = registered(engine, secret)
+            except ConfigurationError as denied:
+                yield findings.webhooks_hidden(side, denied.message)
+                continue
+            for each in there:
+                yield findings.webhook(side, each.state, each.address)
+            if not there:
                 yield findings.no_webhook(side)
 
     def broker(self) -> Iterator[Finding]:

@@ -54,19 +54,21 @@ def register_webhooks(
         print_json(done)
     else:
         typer.echo(_for_people(done))
-    for each in failures[:-1]:
-        typer.echo(f"error: {each}", err=True)
-    if failures:
-        raise failures[-1]
+    _raise(failures)
 
 
 def list_webhooks(as_json: _AsJson = False) -> None:
     """List our webhooks on both sides; exit 3 if one wants a person."""
     from kommo_airtable_sync.cli.output import print_json, print_table
-    from kommo_airtable_sync.engine.registration import registrations
+    from kommo_airtable_sync.engine.registration import SIDES, Registration
 
     settings = load_settings()
-    found = registrations(_engine(settings), _secret(settings))
+    engine, found, refused = _engine(settings), list[Registration](), list[SyncError]()
+    for registered in SIDES.values():
+        try:
+            found += registered(engine, _secret(settings))
+        except ConfigurationError as error:
+            refused.append(error)
     if as_json:
         print_json([asdict(each) for each in found])
     else:
@@ -75,6 +77,7 @@ def list_webhooks(as_json: _AsJson = False) -> None:
             ("side", "id", "state", "address"),
             [(each.side, each.id, each.state, each.address) for each in found],
         )
+    _raise(refused)
     if any(each.state != "ok" for each in found):
         raise typer.Exit(3)
 
@@ -89,6 +92,13 @@ def remove_webhooks() -> None:
         typer.echo(f"removed from {each.side}: {each.address}")
     if not removed:
         typer.echo("none was registered")
+
+
+def _raise(failures: list[SyncError]) -> None:
+    for each in failures[:-1]:
+        typer.echo(f"error: {each}", err=True)
+    if failures:
+        raise failures[-1]
 
 
 def base_address(url: str) -> str:

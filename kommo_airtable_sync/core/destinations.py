@@ -154,9 +154,9 @@ def patched(lead: Lead, item: Fragment) -> dict[str, Json]:
         after["price_with_minor_units"] = item["price"]
     old: list[Json] = lead.get("custom_fields_values") or []
     new: list[Json] = item.get("custom_fields_values", [])
-    ids = {each["field_id"] for each in new}
+    ids = {str(each["field_id"]) for each in new}
     after["custom_fields_values"] = [
-        *(each for each in old if each.get("field_id") not in ids),
+        *(each for each in old if str(each.get("field_id")) not in ids),
         *(each for each in new if each["values"]),
     ]
     gone = [tag["id"] for tag in item.get("tags_to_delete", ())]

@@ -259,7 +259,8 @@ class _Comparison:
         for choice in new:
             message = f"Airtable field {name} has a new option {choice!r} ({line})."
             if choice in known or words is None:
-                yield use.path, warning(message)
+                if not mapped.create_options:  # else the sync itself may have made it
+                    yield use.path, warning(message)
             elif mapped.owner == "kommo":
                 remedy = "Kommo knows no such value, and what is chosen by hand is taken back."
                 yield use.path, warning(message, remedy)
@@ -302,6 +303,8 @@ class _Comparison:
             return
         field = mapped.source.custom_field
         noun = f"value of {field.name!r}" if field else mapped.source.name.replace("_", " ")
+        if not after and mapped.source.name == "responsible_user":
+            return  # no account is without users: the token may not list them any more
         for key in {**before, **after}:
             old, new = before.get(key), after.get(key)
             if old == new:

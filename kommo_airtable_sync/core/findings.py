@@ -126,9 +126,12 @@ def no_webhook(side: str) -> Finding:
     )
 
 
-def webhooks_hidden(why: str) -> Finding:
-    """Kommo does not show its webhooks: its plan has none by API, or the user no right."""
+def webhooks_hidden(side: str, why: str) -> Finding:
+    """A side does not show its webhooks: the plan has none by API, or the user no right."""
     remedy = "See in Kommo, Settings > Integrations > Web hooks, that one calls the receiver."
+    if side == "airtable":
+        remedy = "Give the token webhook:manage and its user the role creator, or see that the "
+        remedy += "automation of `webhooks register` runs."
     return Finding("webhooks", "warning", why, remedy)
 
 
@@ -138,7 +141,7 @@ def kommo_rights(*, lists_users: bool) -> Finding:
         return Finding("kommo", "ok", "The token's user may list users, as administrators may.")
     message = "The token's user may not list users: leads show them by number, `User 123`."
     remedy = "Let an administrator make KOMMO_TOKEN; webhooks take one, too."
-    return Finding("kommo", "problem", message, remedy)
+    return Finding("kommo", "warning", message, remedy)
 
 
 def airtable_role(role: str) -> Finding:

@@ -60,7 +60,7 @@ def field_for(offer: Offer, kommo: KommoSchema) -> Json | None:
     options = _OPTIONS.get(kind)
     if kind == "dateTime":
         clock = {"name": "24hour"}
-        options = {"dateFormat": _ISO, "timeFormat": clock, "timeZone": kommo.time_zone}
+        options = {"dateFormat": _ISO, "timeFormat": clock, "timeZone": kommo.zone.key}
     if kind in {"singleSelect", "multipleSelects"}:
         words = words_of(offer.source, kommo) or {}
         options = {"choices": [{"name": word} for word in dict.fromkeys(words.values()) if word]}

@@ -49,7 +49,7 @@ def render(proposal: Proposal, kommo: KommoSchema) -> str:
         _FIELDS + "".join(f"{line}\n" for line in _entries(deals, "  ", with_owner=True)),
         _left_alone(proposal),
         _links_part(proposal.links),
-        _TAIL + f'reconcile: {{cron: "0 3 * * *", timezone: {kommo.time_zone}, since: null}}\n',
+        _TAIL + f'reconcile: {{cron: "0 3 * * *", timezone: {kommo.zone.key}, since: null}}\n',
         "realtime: {linger_seconds: 6, settle_seconds: 0, max_attempts: 8}\n",
     ]
     return "\n".join(part for part in parts if part)

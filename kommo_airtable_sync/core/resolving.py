@@ -198,6 +198,10 @@ class TableResolver:
                 f"{target.name!r} is a {target.type} field, which cannot hold Kommo's "
                 f"{source.name} ({source.kind})"
             )
+        elif "date" in {source.kind, CELL_KINDS[target.type]} and not self._kommo.time_zone:
+            message = "Kommo does not tell the account's time zone, without which a day is not sure"
+            self._problems.add(f"{path}.kommo", message)
+            return False
         else:
             return True
         self._problems.add(f"{path}.airtable", f"{message}; allowed: {', '.join(allowed)}")

@@ -136,6 +136,7 @@ class KommoSchema(_Cached):
     company_fields: tuple[KommoField, ...] = ()
     loss_reasons: tuple[Named, ...]
     time_zone: str
+    """``""`` if the account did not tell."""
     currency: str
     own_user_id: int | None = None
     """The user as whom the token acts."""
@@ -165,12 +166,13 @@ class KommoSchema(_Cached):
             company_fields: items of ``GET /companies/custom_fields``.
 
         Raises:
-            ConfigurationError: if the account's time zone is absent or unknown here; dates read in
-                a wrong zone would be off by a day.
+            ConfigurationError: if the account's time zone is unknown here; dates read in a wrong
+                zone would be off by a day. (Where it is not told, no date can be mapped.)
         """
-        settings: Json = account.get("_embedded", {}).get("datetime_settings")
-        zone = str(settings["timezone"]) if settings else ""
-        if not is_time_zone(zone):
+        embedded: Json = account.get("_embedded") or {}
+        settings: Json = embedded.get("datetime_settings")
+        zone = str(settings.get("timezone") or "") if settings else ""
+        if settings and not is_time_zone(zone):
             raise ConfigurationError(
                 f"The Kommo account's time zone {zone!r} is not known on this machine.",
                 "Set it in Kommo under Settings, or install the tzdata package.",
@@ -193,7 +195,7 @@ class KommoSchema(_Cached):
     @cached_property
     def zone(self) -> ZoneInfo:
         """The account's time zone, in which Kommo keeps dates."""
-        return ZoneInfo(self.time_zone)
+        return ZoneInfo(self.time_zone or "UTC")
 
     @cached_property
     def user_by_id(self) -> dict[int, User]:

@@ -179,7 +179,7 @@ def custom_values(lead: Mapping[str, Json], field_id: int) -> list[Json]:
     """The ``values`` of a custom field; empty fields are absent, all of them a null (3.2)."""
     fields: list[Json] = lead.get("custom_fields_values") or []
     for field in fields:
-        if field.get("field_id") == field_id:
+        if field.get("field_id") in (field_id, str(field_id)):
             return list(field.get("values") or ())
     return []
 

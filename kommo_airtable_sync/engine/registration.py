@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kommo_airtable_sync.core.errors import ConfigurationError
@@ -70,13 +71,7 @@ def mend_kommo_webhook(engine: Engine, secret: str) -> str:
         What was wrong; ``""`` if all is well, or if no webhook was ever registered.
     """
     documents = Documents(engine.database)
-    try:
-        there = _with_secret(engine, secret)
-    except ConfigurationError:
-        # Kommo's plan has no webhooks by API, or the user no right: a person made one by hand.
-        if documents.get(KOMMO_DOCUMENT) is None:
-            return ""
-        raise
+    there = _made_by_us(engine, documents, secret)
     # A webhook that another version registered is taken as it is.
     base_url = documents.get(KOMMO_DOCUMENT) or next(iter(there), None)
     if base_url is None:
@@ -122,8 +117,8 @@ def register_airtable(engine: Engine, base_url: str) -> AirtableWebhook:
 
 
 def registrations(engine: Engine, secret: str) -> list[Registration]:
-    """The webhooks that call a receiver of this product; other programs' are left out."""
-    return [*_in_kommo(engine, secret), *_in_airtable(engine)]
+    """The webhooks that call our receiver; other programs' and installations' are left out."""
+    return [each for registered in SIDES.values() for each in registered(engine, secret)]
 
 
 def remove(engine: Engine, secret: str) -> list[Registration]:
@@ -133,12 +128,12 @@ def remove(engine: Engine, secret: str) -> list[Registration]:
         Those that were there.
     """
     removed: list[Registration] = []
-    for shown in _with_secret(engine, secret).values():
+    documents = Documents(engine.database)
+    for shown in _made_by_us(engine, documents, secret).values():
         engine.kommo.unsubscribe(str(shown["destination"]))
         removed.append(_kommo_registration(shown, secret))
-    documents = Documents(engine.database)
     documents.delete(KOMMO_DOCUMENT)
-    listed = {each.id: each for each in _in_airtable(engine)}
+    listed = {each.id: each for each in _in_airtable(engine, secret)}
     for hook in registered(documents):
         found = listed[hook.id]
         if found.state != _GONE:
@@ -183,18 +178,38 @@ def _retire(engine: Engine, documents: Documents, hook: AirtableWebhook, *, is_t
 
 
 def _in_kommo(engine: Engine, secret: str) -> list[Registration]:
-    return [
-        _kommo_registration(shown, secret)
-        for shown in engine.kommo.webhooks()
-        if KOMMO_PATH in str(shown.get("destination"))
-    ]
+    shown = [each for each in engine.kommo.webhooks() if KOMMO_PATH in str(each.get("destination"))]
+    ours = _our_addresses(engine, secret, shown)
+    found = [_kommo_registration(each, secret) for each in shown]
+    return [each for each in found if each.address.partition(KOMMO_PATH)[0] in ours]
 
 
 def _with_secret(engine: Engine, secret: str) -> dict[str, Json]:
     """Kommo's webhooks that carry our secret, by the receiver's address."""
+    return _calling_us(engine.kommo.webhooks(), secret)
+
+
+def _made_by_us(engine: Engine, documents: Documents, secret: str) -> dict[str, Json]:
+    try:
+        return _with_secret(engine, secret)
+    except ConfigurationError:
+        # Kommo's plan has no webhooks by API, or the user no right: a person made one by hand.
+        if documents.get(KOMMO_DOCUMENT) is None:
+            return {}
+        raise
+
+
+def _calling_us(there: list[Json], secret: str) -> dict[str, Json]:
     ending = KOMMO_PATH + secret
-    found = {str(shown.get("destination")): shown for shown in engine.kommo.webhooks()}
+    found = {str(shown.get("destination")): shown for shown in there}
     return {url.removesuffix(ending): shown for url, shown in found.items() if url.endswith(ending)}
+
+
+def _our_addresses(engine: Engine, secret: str, in_kommo: list[Json]) -> set[str]:
+    """The receiver's, as far as the store or the secret in Kommo's webhooks tell."""
+    documents = Documents(engine.database)
+    pinged = {hook.url.removesuffix(PING_PATH) for hook in registered(documents)}
+    return {documents.get(KOMMO_DOCUMENT) or ""} | pinged | _calling_us(in_kommo, secret).keys()
 
 
 def _kommo_registration(shown: Json, secret: str) -> Registration:
@@ -214,7 +229,7 @@ def _kommo_registration(shown: Json, secret: str) -> Registration:
 _GONE = "gone from Airtable: register again"
 
 
-def _in_airtable(engine: Engine) -> list[Registration]:
+def _in_airtable(engine: Engine, secret: str) -> list[Registration]:
     known = {hook.id: hook for hook in registered(Documents(engine.database))}
     there = {str(shown["id"]): shown for shown in engine.airtable.webhooks()}
     strangers = [
@@ -222,6 +237,13 @@ def _in_airtable(engine: Engine) -> list[Registration]:
         for webhook_id, shown in there.items()
         if webhook_id not in known and str(shown.get("notificationUrl")).endswith(PING_PATH)
     ]
+    if strangers:
+        in_kommo: list[Json] = []
+        with contextlib.suppress(ConfigurationError):  # its plan may have no webhooks by API
+            in_kommo = engine.kommo.webhooks()
+        ours = {address + PING_PATH for address in _our_addresses(engine, secret, in_kommo)}
+        # Others are of another installation that syncs this base.
+        strangers = [id_ for id_ in strangers if there[id_]["notificationUrl"] in ours]
     return [
         *(_airtable_registration(hook, there.get(hook.id)) for hook in known.values()),
         *(
@@ -243,3 +265,10 @@ def _airtable_registration(hook: AirtableWebhook, shown: Json) -> Registration:
         state = "its pings are off since too many failed: register again"
     watched = hook.specification["options"]["filters"]["watchDataInFieldIds"]
     return Registration("airtable", hook.id, hook.url, state, tuple(watched))
+
+
+SIDES: dict[str, Callable[[Engine, str], list[Registration]]] = {
+    "kommo": _in_kommo,
+    "airtable": _in_airtable,
+}
+"""What each side has registered for our receiver, by our secret."""

@@ -74,10 +74,10 @@ def _write(engine: Engine, batch: Batch, plans: Sequence[Plan]) -> None:
 def _acknowledge(
     engine: Engine, batch: Batch, plans: Sequence[Plan], answers: Sequence[Mapping[str, Json]]
 ) -> None:
-    written_at = {answer.get("id"): answer.get("updated_at") for answer in answers}
+    written_at = {str(answer.get("id")): answer.get("updated_at") for answer in answers}
     done: list[Acknowledged] = []
     for plan in plans:
-        at = written_at.get(key_id(plan.key))
+        at = written_at.get(str(key_id(plan.key)))
         lead = batch.leads[plan.key]
         after = patched(lead, dict(plan.item))
         entry = replace(

@@ -344,6 +344,8 @@ def _embedded(answer: Entity, name: str) -> list[Entity]:
     """The items of a list. A failed read is not an empty answer, so a missing list is an error."""
     embedded: object = answer.get("_embedded")
     items: object = cast("Entity", embedded).get(name) if isinstance(embedded, dict) else None
+    if not items and answer.get("_total_items") == 0:
+        return []
     if not isinstance(items, list):
         raise _unreadable(f"no list of {name}")
     if not all(isinstance(item, dict) for item in cast("list[object]", items)):
@@ -361,8 +363,8 @@ def _number(item: Entity, name: str) -> int:
 def _next_query(answer: Entity) -> str | None:
     # Only the query is taken: the token never follows a link to another host.
     try:
-        return urlsplit(str(answer["_links"]["next"]["href"])).query
-    except (KeyError, TypeError, ValueError):
+        return urlsplit(answer["_links"]["next"]["href"] or "").query or None
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
 

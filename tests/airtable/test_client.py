@@ -172,6 +172,33 @@ def test_records_are_found_by_their_ids_in_this_table_only(airtable, client):
     )
 
 
+FORMULA_REFUSED = refusal(422, "INVALID_FILTER_BY_FORMULA")
+
+
+def test_where_the_formula_is_refused_all_are_read_and_picked_from(airtable, client):
+    rows = [record("recA", fldKEY=7), record("recB", fldKEY=8), record("recC"), record("recD")]
+    airtable.script += [
+        FORMULA_REFUSED,
+        Reply(200, {"records": rows[:2], "offset": "itr/rec"}),
+        Reply(200, {"records": rows[2:]}),
+    ]
+    assert client.find_records(TABLE, ["recC"], KEY, [7]) == [rows[0], rows[2]]
+    assert ["filterByFormula" in dict(seen.query) for seen in airtable.seen] == [True, False, False]
+
+
+def test_where_the_time_formula_is_refused_all_records_come(airtable, client):
+    airtable.script += [FORMULA_REFUSED, Reply(200, {"records": [record("recA")]})]
+    pages = client.changed_record_pages(TABLE, [NAME], "fldMODIFIED", NOW)
+    assert list(pages) == [[record("recA")]]
+    assert [("fields[]", NAME) in seen.query for seen in airtable.seen] == [True, True]
+
+
+def test_any_other_refusal_of_a_search_is_one(airtable, client):
+    airtable.script.append(refusal(422, "INVALID_REQUEST_UNKNOWN"))
+    with pytest.raises(BatchRefused):
+        client.find_records(TABLE, [], KEY, [7])
+
+
 def test_up_to_ten_records_are_deleted_in_one_call(airtable, client):
     airtable.script.append(Reply(200, {"records": [{"id": "rec1", "deleted": True}]}))
     client.delete_records(TABLE, ["rec1", "rec2"])

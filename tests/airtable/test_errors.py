@@ -156,3 +156,10 @@ json_values = st.recursive(
 )
 def test_no_answer_is_without_a_meaning(status, headers, body, content_type):
     assert isinstance(classify(status, headers, body, content_type), SyncError)
+
+
+def test_a_missing_scope_is_answered_with_the_scopes_there_have_to_be():
+    body = {"error": {"type": "INVALID_PERMISSIONS", "message": "You are not permitted"}}
+    error = classify(403, {}, json.dumps(body), "application/json")
+    assert isinstance(error, ConfigurationError)
+    assert "schema.bases:read" in error.remedy

@@ -423,3 +423,24 @@ def test_a_days_fingerprint_depends_on_the_zone():
 def test_a_fingerprint_stays_the_same_over_releases():
     # The ledger keeps it: a change here makes every field of every lead meet anew.
     assert one("airtable: Deal Name, kommo: name").fingerprint == "0917ec6efe3d7dbd"
+
+
+def test_a_field_id_given_as_text_is_that_field():
+    field = one("airtable: Region Code, kommo: {custom_field: Region code}")
+    value = custom("Region code", {"value": "EU-1"})
+    assert field.from_kommo(lead({**value, "field_id": str(value["field_id"])})) == "EU-1"
+
+
+def test_no_day_is_mapped_where_the_accounts_zone_is_not_told():
+    config = parse_config(
+        config_text(
+            "airtable: Amount, kommo: price",
+            "airtable: Contract Date, kommo: {custom_field: Contract date}",
+            "airtable: Kickoff, kommo: {custom_field: Kickoff}",
+        )
+    )
+    schema = kommo_schema().model_copy(update={"time_zone": ""})
+    with pytest.raises(ConfigurationError) as caught:
+        resolve(config, schema, airtable_schema(), base_url=BASE_URL)
+    assert "fields[1].kommo: Kommo does not tell the account's time zone" in str(caught.value)
+    assert "fields[2]" not in str(caught.value)

@@ -62,8 +62,8 @@ def test_an_account_without_a_known_zone_is_refused(zone):
         accounts.kommo_schema(zone)
 
 
-def test_an_account_read_without_its_zone_is_refused():
-    with pytest.raises(ConfigurationError, match="time zone"):
-        KommoSchema.from_api(
-            pipelines=[], users=[], custom_fields=[], loss_reasons=[], account={"id": 1}
-        )
+def test_an_account_may_keep_its_zone_to_itself():
+    schema = KommoSchema.from_api(
+        pipelines=[], users=[], custom_fields=[], loss_reasons=[], account={"id": 1}
+    )
+    assert (schema.time_zone, schema.zone.key) == ("", "UTC")

@@ -362,6 +362,27 @@ def test_no_rename_is_a_problem_for_what_init_has_written(
     assert (shown["Deal Name!"], shown["Amount!"]) == ("Renamed", 2)
 
 
+def test_options_that_the_sync_itself_makes_are_no_news(new_world: Callable[..., World]) -> None:
+    world = new_world()
+    assert look(world.engine) == []
+    before = table(world).field_of("Stage").options["choices"][:]
+    add_stage(world, "Trial")
+    look(world.engine, accept=True)
+    world.add_lead(name="Deal", pipeline_id=SALES_ID, status_id=stages(world)[-1]["id"])
+    world.sync()
+    assert len(table(world).field_of("Stage").options["choices"]) == len(before) + 1
+    assert look(world.engine) == []
+
+
+def test_users_that_the_token_may_not_list_are_not_called_gone(
+    new_world: Callable[..., World],
+) -> None:
+    world = new_world()
+    assert look(world.engine) == []
+    world.fail("kommo", "status", status=403, variant="json", route="*/users")
+    assert look(world.engine) == []
+
+
 def test_options_that_were_never_there_are_told_too(new_world: Callable[..., World]) -> None:
     world = new_world(**STRICT_STAGE)
     (found,) = look(world.engine)

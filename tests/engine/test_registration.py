@@ -150,20 +150,42 @@ def test_a_base_that_is_full_says_so(world: World) -> None:
 
 def test_the_list_shows_both_sides_their_state_and_no_secret(world: World) -> None:
     register_kommo(world.engine, BASE, SECRET)
-    world.engine.kommo.subscribe(f"{ELSEWHERE}/hooks/kommo/an-older-secret", ["add_lead"])
+    world.engine.kommo.subscribe(f"{BASE}/hooks/kommo/an-older-secret", ["add_lead"])
     world.engine.kommo.subscribe("https://another.example.com?token=theirs", ["add_lead"])
     hook = register_airtable(world.engine, BASE)
     world.airtable.webhooks[hook.id].notifies = False
     found = registrations(world.engine, SECRET)
     assert [(each.side, each.address, each.state == "ok") for each in found] == [
         ("kommo", f"{BASE}/hooks/kommo/***", True),
-        ("kommo", f"{ELSEWHERE}/hooks/kommo/***", False),
+        ("kommo", f"{BASE}/hooks/kommo/***", False),
         ("airtable", f"{BASE}/hooks/airtable/ping", False),
     ]
     assert SECRET not in str(found)
     assert "older-secret" not in str(found)
     assert "theirs" not in str(found)
     assert hook.secret not in str(found)
+
+
+def test_another_installation_on_the_same_accounts_is_none_of_ours(world: World) -> None:
+    watch = specification(world.engine.directory.mapping())
+    world.engine.kommo.subscribe(f"{ELSEWHERE}/hooks/kommo/their-secret", ["add_lead"])
+    world.engine.airtable.create_webhook(f"{ELSEWHERE}/hooks/airtable/ping", watch)
+    assert registrations(world.engine, SECRET) == []
+    # One at our own address is ours, left by a store that is gone.
+    world.engine.kommo.subscribe(f"{BASE}/hooks/kommo/{SECRET}", ["add_lead"])
+    world.engine.airtable.create_webhook(f"{BASE}/hooks/airtable/ping", watch)
+    assert [(each.side, each.state) for each in registrations(world.engine, SECRET)] == [
+        ("kommo", "ok"), ("airtable", "not registered by this store"),
+    ]  # fmt: skip
+
+
+def test_where_kommo_has_no_webhooks_by_api_airtable_s_are_removed_all_the_same(
+    world: World,
+) -> None:
+    register_airtable(world.engine, BASE)
+    world.fail("kommo", "status", status=403, variant="json", route="*/webhooks")
+    assert [each.side for each in remove(world.engine, SECRET)] == ["airtable"]
+    assert pinged(world) == []
 
 
 def test_removing_ends_ours_and_only_ours(world: World) -> None:

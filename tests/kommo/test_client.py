@@ -181,6 +181,18 @@ def test_an_answer_without_its_list_is_not_an_empty_list(kommo, client):
         client.leads_by_id([5])
 
 
+@pytest.mark.parametrize("rest", [{}, {"_embedded": []}, {"_embedded": {"webhooks": None}}])
+def test_a_list_that_counts_none_is_empty(kommo, client, rest):
+    kommo.script.append(Reply(200, {"_total_items": 0, **rest}))
+    assert client.webhooks() == []
+
+
+@pytest.mark.parametrize("links", [[], None, {"next": None}, {"next": {"href": None}}])
+def test_a_page_that_names_no_next_is_the_last(kommo, client, links):
+    kommo.script.append(Reply(200, {"_links": links, "_embedded": {"users": [{"id": 1}]}}))
+    assert client.users() == [{"id": 1}]
+
+
 def test_users_are_none_to_a_token_without_the_right(kommo, client):
     kommo.script.append(denied(403))
     assert client.users() is None

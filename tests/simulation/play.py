@@ -47,7 +47,7 @@ FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "status", "status": 401},
     {"kind": "status", "status": 500, "applied": True},
     {"kind": "delay", "seconds": 19.0},
-    {"kind": "delay", "seconds": 2.0},
+    {"kind": "delay", "seconds": 5.0},
 )
 NAMES = ("Müller & Söhne", "Café", 'Quote " me', "ООО Ромашка", "deal 🎓")
 TAGS = ("hot", "VIP", "partner")
@@ -89,7 +89,7 @@ WEIGHTS = {
     "step": 12,
     "crash": 0.8,
     "sweep": 0.8,
-    "sleep": 0.2,
+    "sleep": 0.3,
     "trouble": 0.8,
     "mend": 1.2,
     "time": 3,
@@ -409,7 +409,7 @@ class Story:
             self.happened["workers killed"] += 1
             if self.dice.random() < 0.3:
                 self._free(self.dead.pop())
-                self.act_run()
+                self._go_on()
 
     def act_sweep(self) -> None:
         """The sweep finds a dead run and frees what it held; else its lease runs out."""
@@ -437,16 +437,28 @@ class Story:
         self.world.say(f"  {worker.name} sleeps {seconds:g} s")
         if self.dice.random() < 0.3:
             self._free(worker.name)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Whatever has become of a worker or a call, people go on, and so do other workers."""
+        if len(self.leads) < LEADS_MAX and self.dice.random() < 0.3:
+            self._create()
+        else:
+            self.act_people()
+        self.act_hooks()
+        self.act_run()
 
     # ------------------------------------------------------------------ networks, machines, others
 
     def act_trouble(self) -> None:
-        """A side goes wrong for a few calls."""
+        """A side goes wrong for a few calls; now and then somebody edits just then."""
         side = self.dice.choice(SIDES)
         fault = self.dice.choice(FAULTS)
         method = self.dice.choice(("*", "PATCH"))
         self.world.fail(side, times=self.dice.randrange(1, 4), method=method, **fault)
         self.world.say(f"  {side} {method} {fault}")
+        if self.dice.random() < 0.5:
+            self._go_on()
 
     def act_mend(self) -> None:
         """Nothing goes wrong any more."""

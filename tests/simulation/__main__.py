@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import argparse
 import functools
-import gc
 import json
 import logging
 import multiprocessing
-import os
 import sys
 import tempfile
 import time
@@ -21,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.simulation.one import ACTS, Told, shortest, tell
+from tests.simulation.one import ACTS, Told, keep_to_a_core, shortest, tell
 from tests.simulation.planted import hunt
 
 REPORT = Path(".bench/simulation.json")
@@ -32,6 +30,7 @@ EXCUSES = (
     "undone before it was known",
     "gone with a record",
     "tags edited against each other",
+    "for want of exact times",
 )
 
 
@@ -47,7 +46,7 @@ def main() -> int:
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="kommo-simulation-") as folder:
         if asked.planted:
-            return hunt(Path(folder), asked.only)
+            return hunt(Path(folder), asked.jobs, asked.only)
         return simulate(asked, Path(folder))
 
 
@@ -91,21 +90,11 @@ def simulate(asked: argparse.Namespace, folder: Path) -> int:
 def _told(seeds: Iterable[int], jobs: int, folder: Path) -> Iterator[Told]:
     one = functools.partial(_one, folder)
     if jobs == 1:
-        _keep_to_a_core()
+        keep_to_a_core()
         yield from map(one, seeds)
         return
-    with multiprocessing.Pool(jobs, _keep_to_a_core) as pool:
+    with multiprocessing.Pool(jobs, keep_to_a_core) as pool:
         yield from pool.imap_unordered(one, seeds)
-
-
-def _keep_to_a_core() -> None:
-    """Turns go from thread to thread of one process: faster if none of them moves."""
-    logging.disable(logging.CRITICAL)
-    gc.set_threshold(50_000, 20, 20)
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        identity = multiprocessing.current_process()._identity
-        os.sched_setaffinity(0, {cores[(identity[0] if identity else 0) % len(cores)]})
 
 
 def _one(folder: Path, seed: int) -> Told:
@@ -136,6 +125,9 @@ def _print(report: dict[str, Any]) -> None:
     for name in EXCUSES:
         n = counts.get(name, 0)
         print(f"  {n:>9,}  of them {name} ({n / edits:.3%})")
+    steady, inside = counts.get("edits, steady", 0), counts.get("in the window, steady", 0)
+    print(f"  {steady:>9,}  edits in stories whose clocks are right and nobody of us stands still")
+    print(f"  {inside:>9,}  of them in the window ({inside / max(1, steady):.3%})")
     print(f"  {counts.get('writes', 0):>9,}  writes, {counts.get('writes', 0) / edits:.2f} an edit")
     print(f"  {len(report['broken']):>9,}  seeds that break an invariant: {report['broken']}")
 

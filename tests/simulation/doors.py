@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from kommo_airtable_sync.core.errors import LeaseLost
+from kommo_airtable_sync.core.overwritten import READ_SECONDS_MAX
 from kommo_airtable_sync.engine.context import CALL_SECONDS_MAX, LEASE_SECONDS, Engine
 from tests.simulation.stage import Broken, Stage
 from tests.trap import Trap
 
 BEAT_SECONDS = 5.0
 """How often a worker renews its leases on its way; when it sleeps, it does not."""
+
+READS = ("kommo.leads_by_id", "airtable.find_records")
 
 
 class Leases:
@@ -72,6 +75,8 @@ class Doors(Trap):
         super().__init__()
         self._stage, self._leases, self._run_id = stage, leases, run_id
         self._beaten_at = self._now()
+        self._asked_at = self._read_at = self._true()
+        self._calls_seconds = 0.0
 
     def set(self, engine: Engine) -> Engine:
         self._engine = dataclasses.replace(engine, batches={})
@@ -82,7 +87,11 @@ class Doors(Trap):
         self._leases.steps += 1
         self._stage.turns.door()
         self._beat()
-        result = act()
+        begun_at = self._true()
+        try:
+            result = act()
+        finally:
+            self._time_call(step, begun_at)
         now = self._now()
         match step:
             case "inbox.claim" if result is not None:
@@ -94,9 +103,35 @@ class Doors(Trap):
                 self._leases.freed(args[0], args[1])
             case "journal.open":
                 self._leases.must_hold(args[0], args[2], now, CALL_SECONDS_MAX, "writes")
+                self._must_be_fresh(args[2], args[3])
             case _:
                 pass
         return result
+
+    def _time_call(self, step: str, begun_at: float) -> None:
+        if step == "kommo.leads_by_id":
+            self._asked_at = begun_at
+        if step in READS:
+            self._read_at, self._calls_seconds = self._true(), 0.0
+        elif step.startswith(("kommo.", "airtable.")):
+            self._calls_seconds += self._true() - begun_at
+
+    def _must_be_fresh(self, keys: Iterable[str], intents: Iterable[Any]) -> None:
+        """What is sent was read a moment ago; unless we stood still, or the clock jumped.
+
+        Several requests to Airtable may follow one reading, however long that took: the time of
+        these calls is not counted.
+        """
+        worker, clock = self._stage.turns.current, self._stage.clock
+        quiet_since = max(worker.slept_until if worker else 0.0, clock.stepped_at)
+        to_kommo = any(intent.side == "kommo" for intent in intents)
+        since = self._asked_at if to_kommo else self._read_at + self._calls_seconds
+        age = self._true() - since
+        if age > READ_SECONDS_MAX and quiet_since <= self._asked_at:
+            raise Broken("fresh", f"{list(keys)}: sent {age:.1f} s after it was read")
+
+    def _true(self) -> float:
+        return self._stage.clock.true.timestamp()
 
     def _beat(self) -> None:
         now = self._now()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kommo_airtable_sync.core.canonical import same
@@ -25,6 +27,9 @@ OVERRULING = {
 OWNED = ("Seats", "Website")
 ANYWHERE = {"first_meeting", "directive"}
 """The rules by which an edit of a field may be taken back."""
+STEP_SECONDS_MAX = 8.0
+"""The furthest that a clock jumps at once."""
+STRETCHED = "for want of exact times"
 WINDOW_SECONDS = READ_SECONDS_MAX + CALL_SECONDS_MAX
 """What was read may be written so much later; whoever edits in between is not seen."""
 
@@ -51,6 +56,38 @@ class Edit:
     tag: str = ""
 
 
+@dataclass
+class Strains:
+    """What makes the journal's times wrong, or requests late.
+
+    Args:
+        slept: for how many seconds in all a run's machine stood still.
+        clock: what our clock was wrong by from when on, oldest first; right before.
+    """
+
+    slept: Counter[str] = dataclasses.field(default_factory=Counter[str])
+    clock: list[tuple[float, float]] = dataclasses.field(default_factory=lambda: [(0.0, 0.0)])
+
+    @property
+    def steady(self) -> bool:
+        return not self.slept and not any(wrong for _, wrong in self.clock)
+
+    def true(self, stamp: float) -> float:
+        """When our clock showed this: the first time, if it did twice."""
+        ends = [at for at, _ in self.clock[1:]] + [math.inf]
+        for (since, wrong), until in zip(self.clock, ends, strict=True):
+            if stamp - wrong < until:
+                return max(since, stamp - wrong)
+        raise AssertionError(stamp)
+
+    def slack(self, run_id: str, begins_at: float, ends_at: float) -> float:
+        """By how many seconds a write's times may be off."""
+        twice = any(begins_at - STEP_SECONDS_MAX <= at <= ends_at + STEP_SECONDS_MAX
+                    for (at, wrong), (_, before) in zip(self.clock[1:], self.clock, strict=False)
+                    if wrong != before)  # fmt: skip
+        return self.slept[run_id] + STEP_SECONDS_MAX * twice
+
+
 class Judge:
     """Judges a story once all has come to rest.
 
@@ -59,8 +96,7 @@ class Judge:
         rows: of the journal, oldest first.
         deletions: of records, by people: (when, lead).
         counts: what is forgiven is counted here.
-        slack: seconds by which the journal's times may be wrong, or a request late, since clocks
-            jumped and machines stood still.
+        strains: on its times.
         alike: whether two values of a field are one, where a side rounds.
     """
 
@@ -70,11 +106,13 @@ class Judge:
         rows: Iterable[Any],
         deletions: Iterable[tuple[float, int]],
         counts: Counter[str],
-        slack: float,
+        strains: Strains,
         alike: Callable[[str, Canonical, Canonical], bool],
     ) -> None:
         self._alike = alike
-        self._counts, self._slack = counts, slack
+        self._counts = counts
+        self._stretched = False
+        self._slacks: dict[int, float] = {}
         self._ends: dict[int, float] = {}
         self._created: Counter[tuple[str, str]] = Counter()
         self._edits: dict[tuple[int, str, str], list[Edit]] = defaultdict(list)
@@ -84,12 +122,17 @@ class Judge:
         self._done: dict[tuple[str, str, str], list[Intent]] = defaultdict(list)
         for row in rows:
             intent = read_intent(row)
+            closed_at = None if intent.closed_at is None else strains.true(intent.closed_at)
+            intent = replace(
+                intent, created_at=strains.true(intent.created_at), closed_at=closed_at
+            )
             # What was not confirmed reached its side before its time-out had passed, or never.
-            done = row.state == "done" and row.closed_at is not None
-            ends_at = row.closed_at if done else row.created_at + CALL_SECONDS_MAX
+            done = row.state == "done" and closed_at is not None
+            ends_at = closed_at if done else intent.created_at + CALL_SECONDS_MAX
             self._created[intent.key, intent.field] += done and row.operation == "create"
             if row.state != "refused":
                 self._ends[id(intent)] = ends_at
+                self._slacks[id(intent)] = strains.slack(row.run_id, intent.created_at, ends_at)
                 self._rows[intent.key, intent.field_name].append(intent)
             if row.state == "done" and row.operation == "update":
                 self._done[intent.key, intent.field_name, intent.side].append(intent)
@@ -107,37 +150,46 @@ class Judge:
             shown = stands[lead, field]
             last = edits[-1]
             shown = _of(last, shown)
-            if not self._alike(field, shown, last.value) and not self._excused(last, edits):
+            if self._alike(field, shown, last.value):
+                continue
+            excuse = self._excuse(last, edits)
+            if not excuse:
                 raise Broken("edits", f"lost: {last}; both show {shown!r}; edits: {edits}")
+            self._counts[excuse] += 1
 
-    def _excused(self, last: Edit, edits: list[Edit]) -> bool:
+    def _excuse(self, last: Edit, edits: list[Edit]) -> str:
+        """Why the edit does not stand; "" if for no good reason."""
+        for self._stretched in (False, True):
+            if excuse := self._excused(last, edits):
+                self._counts[STRETCHED] += self._stretched
+                return excuse
+        return ""
+
+    def _slack(self, row: Intent) -> float:
+        """Nothing, unless there is no excuse by the times as they are."""
+        return self._slacks[id(row)] if self._stretched else 0.0
+
+    def _excused(self, last: Edit, edits: list[Edit]) -> str:
         rows = self._rows[f"lead:{last.lead}", last.field]
         if last.side == "airtable" and any(
             lead == last.lead and at >= last.at for at, lead in self._deletions
         ):
-            self._counts["gone with a record"] += 1
-            return True
+            return "gone with a record"
         if last.tag:
             seen = [edit for edit in edits if edit.side != last.side]
             if any(self._met_first(last, row) for row in rows):
-                self._counts["overruled"] += 1
-                return True
+                return "overruled"
             if seen and seen[-1].value != last.value and self._unmet(seen[-1], last, rows):
-                self._counts["tags edited against each other"] += 1
-                return True
+                return "tags edited against each other"
         elif any(self._overruled(last, edits, row) for row in rows):
-            self._counts["overruled"] += 1
-            return True
+            return "overruled"
         if self._taken_back(last, edits, rows):
-            self._counts["taken back between two looks"] += 1
-            return True
+            return "taken back between two looks"
         if any(self._undone(last, row) for row in rows):
-            self._counts["undone before it was known"] += 1
-            return True
+            return "undone before it was known"
         if any(self._in_the_window(last, row) for row in rows):
-            self._counts["in the window"] += 1
-            return True
-        return False
+            return "in the window"
+        return ""
 
     def _unmet(self, other: Edit, last: Edit, rows: list[Intent]) -> bool:
         """Whether nothing was taken to the last edit's side since the other's."""
@@ -153,7 +205,7 @@ class Judge:
         return (
             (edit.field in OWNED or meant)
             and row.side == edit.side
-            and row.created_at >= edit.at - self._slack
+            and row.created_at >= edit.at - self._slack(row)
             and same(row.before, edit.value)
             and row.rule in OVERRULING[edit.field] | ANYWHERE
         )
@@ -163,7 +215,7 @@ class Judge:
         return (
             row.side == edit.side
             and row.rule in ANYWHERE
-            and row.created_at >= edit.at - self._slack
+            and row.created_at >= edit.at - self._slack(row)
             and _of(edit, row.before) == edit.value != _of(edit, row.after)
         )
 
@@ -174,13 +226,13 @@ class Judge:
         if left is None:
             return False
         looked = any(
-            row.side != last.side and left.at <= row.created_at - self._slack <= last.at
+            row.side != last.side and left.at <= row.created_at - self._slack(row) <= last.at
             for row in rows
         )
         return not looked and any(
             row.side == last.side
             and row.rule in ("kommo_changed", "airtable_changed", "set_merged")
-            and row.created_at >= last.at - self._slack
+            and row.created_at >= last.at - self._slack(row)
             and same(_of(last, row.before), last.value)
             for row in rows
         )
@@ -189,8 +241,8 @@ class Judge:
         """Whether it took back a write of a dead run: this looks as if it had never arrived."""
         return (
             row.side == edit.side
-            and row.created_at <= edit.at + self._slack
-            and (row.closed_at is None or row.closed_at > edit.at - self._slack)
+            and row.created_at <= edit.at + self._slack(row)
+            and (row.closed_at is None or row.closed_at > edit.at - self._slack(row))
             and same(_of(edit, row.before), edit.value)
             and not same(_of(edit, row.after), edit.value)
         )
@@ -198,15 +250,16 @@ class Judge:
     def _in_the_window(self, edit: Edit, row: Intent) -> bool:
         """Whether this write went to where somebody had just edited, and did not know of it."""
         before = _of(edit, row.before)
-        begins_at = row.created_at - WINDOW_SECONDS - self._slack
+        begins_at = row.created_at - WINDOW_SECONDS - self._slack(row)
         return (
             row.side == edit.side
             and not same(before, edit.value)
-            and begins_at <= edit.at <= self._ends[id(row)] + self._slack
+            and begins_at <= edit.at <= self._ends[id(row)] + self._slack(row)
         )
 
     def nothing_is_written_twice(self) -> None:
         """No value is confirmed twice running, unless somebody edited the field in between."""
+        self._stretched = True
         for (key, field, _), rows in self._done.items():
             edits = [
                 edit.at
@@ -216,8 +269,8 @@ class Judge:
             ]
             for one, two in itertools.pairwise(rows):
                 again = same(one.after, two.after) and same(one.before, two.before)
-                begins_at = one.created_at - WINDOW_SECONDS - self._slack
-                if again and not any(begins_at <= at <= two.created_at + self._slack
+                begins_at = one.created_at - WINDOW_SECONDS - self._slack(one)
+                if again and not any(begins_at <= at <= two.created_at + self._slack(two)
                                      for at in edits):  # fmt: skip
                     raise Broken("causes", f"written twice: {one} and {two}")
 

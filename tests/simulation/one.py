@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import logging
+import multiprocessing
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -50,6 +54,16 @@ def tell(seed: int, folder: Path, acts: Sequence[Act] | None = None) -> Told:
     told.happened, told.counts, told.trace = story.happened, story.counts, story.trace
     told.counts["steps"] = story.leases.steps
     return told
+
+
+def keep_to_a_core() -> None:
+    """Turns go from thread to thread of one process: faster if none of them moves."""
+    logging.disable(logging.CRITICAL)
+    gc.set_threshold(50_000, 20, 20)
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        identity = multiprocessing.current_process()._identity
+        os.sched_setaffinity(0, {cores[(identity[0] if identity else 0) % len(cores)]})
 
 
 def shortest(told: Told, folder: Path) -> Told:

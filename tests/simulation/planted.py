@@ -7,9 +7,11 @@ it could be wrong. Nothing of this is in the package.
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,7 +21,7 @@ import sqlalchemy as sa
 from kommo_airtable_sync.airtable.client import AirtableClient
 from kommo_airtable_sync.core import merge
 from kommo_airtable_sync.core.errors import SideUnavailable
-from kommo_airtable_sync.engine import follow, read, sending, write_airtable, write_kommo
+from kommo_airtable_sync.engine import follow, links, read, sending, write_airtable, write_kommo
 from kommo_airtable_sync.engine.agreeing import agreed_after_airtable
 from kommo_airtable_sync.engine.batch import Batch, Plan
 from kommo_airtable_sync.engine.context import Engine
@@ -30,7 +32,7 @@ from kommo_airtable_sync.store.journal import Journal
 from kommo_airtable_sync.store.limiter import SqlBudget
 from kommo_airtable_sync.store.schema import due, events
 from kommo_airtable_sync.store.settling import Outcome
-from tests.simulation.one import Told, tell
+from tests.simulation.one import Told, keep_to_a_core, tell
 
 SEEDS_MAX = 200
 Swap = tuple[object, str, Any]
@@ -223,7 +225,7 @@ PLANTED: dict[str, Bug] = {
     ),
     "no wait before a re-create": Bug(
         "a create is repeated at once after a crash",
-        [(read, "_seconds_until_sender_gave_up", lambda *_: 0.0)],
+        [(module, "wait_for_senders", _nothing) for module in (read, links)],
     ),
     "intents ignored": Bug(
         "what a dead run may have sent is not looked at", [(Journal, "load", _no_intents)]
@@ -264,17 +266,20 @@ def _with(bug: Bug, seed: int, folder: Path) -> Told:
         return tell(seed, folder)
 
 
-def hunt(folder: Path, only: Sequence[str] = ()) -> int:
+def _find(folder: Path, name: str) -> Told | None:
+    """The first story that the bug breaks. What breaks without it as well is no merit."""
+    stories = (_with(PLANTED[name], seed, folder) for seed in range(SEEDS_MAX))
+    return next((t for t in stories if t.broken and not tell(t.seed, folder).broken), None)
+
+
+def hunt(folder: Path, jobs: int, only: Sequence[str] = ()) -> int:
     """Play seeds with each bug (or these only) until it is found; prints the table."""
     print("| bug | what is changed | found at seed | by |\n|---|---|---|---|", flush=True)
+    names = [name for name in PLANTED if not only or name in only]
     missed = 0
-    for name, bug in PLANTED.items():
-        if only and name not in only:
-            continue
-        found_by = (_with(bug, seed, folder) for seed in range(SEEDS_MAX))
-        # What breaks without the bug as well is no merit.
-        told = next((t for t in found_by if t.broken and not tell(t.seed, folder).broken), None)
-        missed += told is None
-        found = f"{told.seed} | {told.broken}" if told else f"not in {SEEDS_MAX} | "
-        print(f"| {name} | {bug.change} | {found} |", flush=True)
+    with multiprocessing.Pool(jobs, keep_to_a_core) as pool:
+        for name, told in zip(names, pool.imap(partial(_find, folder), names), strict=True):
+            missed += told is None
+            found = f"{told.seed} | {told.broken}" if told else f"not in {SEEDS_MAX} | "
+            print(f"| {name} | {PLANTED[name].change} | {found} |", flush=True)
     return 1 if missed else 0

@@ -33,7 +33,7 @@ from kommo_airtable_sync.receiver.app import automation_events, kommo_events
 from kommo_airtable_sync.store.entries import resolve_event
 from kommo_airtable_sync.store.survey import Survey
 from tests.simulation.doors import Doors, Leases
-from tests.simulation.judge import Edit, Judge
+from tests.simulation.judge import Edit, Judge, Strains
 from tests.simulation.stage import LOCK_SECONDS, Broken, Stage
 from tests.two_way import edit
 
@@ -46,8 +46,8 @@ FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "status", "status": 429},
     {"kind": "status", "status": 401},
     {"kind": "status", "status": 500, "applied": True},
-    {"kind": "delay", "seconds": 17.0},
-    {"kind": "delay", "seconds": 2.0},
+    {"kind": "delay", "seconds": 19.0},
+    {"kind": "delay", "seconds": 5.0},
 )
 NAMES = ("Müller & Söhne", "Café", 'Quote " me', "ООО Ромашка", "deal 🎓")
 TAGS = ("hot", "VIP", "partner")
@@ -65,6 +65,8 @@ RENAMED = ("Budget", "Kickoff", "Contract Date")
 LEADS_MAX = 12
 WORKERS_MAX = 3
 BATCHES_A_RUN = 3
+LINGER_SECONDS = (2.0, 3.0)
+"""A run without work looks again after these."""
 HOURS_OF_RETRIES = 3 * 3600.0
 """Then Kommo has given up what it could not deliver, and every lease has run out."""
 HOURS_OF_PATIENCE = 48 * 3600.0
@@ -81,13 +83,13 @@ class Act:
 
 WEIGHTS = {
     "people": 7,
-    "haste": 1,
+    "haste": 1.5,
     "hooks": 7,
     "run": 6,
     "step": 12,
     "crash": 0.8,
     "sweep": 0.8,
-    "sleep": 0.2,
+    "sleep": 0.3,
     "trouble": 0.8,
     "mend": 1.2,
     "time": 3,
@@ -97,6 +99,7 @@ WEIGHTS = {
     "schema": 0.15,
     "offsets": 0.2,
     "night": 0.15,
+    "calm": 0.3,
 }
 """Which acts there are, and how often they happen."""
 
@@ -138,7 +141,9 @@ class Story:
         self.acknowledged = 0
         # Keys of which news was lost, or there is none: Airtable tells of no deleted record.
         self.untold: set[str] = set()
-        self.slack = 0.0
+        # What people did, to the second: (side, key, when).
+        self.touched: set[tuple[str, str, int]] = set()
+        self.strains = Strains()
         self.leases = Leases()
         self.dead: list[str] = []
         self.engines: list[Engine] = []
@@ -188,6 +193,7 @@ class Story:
         tags = {"_embedded": {"tags": [{"name": "internal"}]}} if internal else {}
         lead = self.world.add_lead(name=self.dice.choice(("", *NAMES)), **tags)
         self.leads.append(lead)
+        self._touch("kommo", lead)
         if internal:
             self.hidden.add(lead)
         self.happened["leads made by people"] += 1
@@ -241,15 +247,20 @@ class Story:
     ) -> None:
         self.edits.append(Edit(self._now(), side, lead, name, before, value, tag))
         self.happened[f"edits in {side}"] += 1
+        self._touch(side, lead)
         self.world.say(f"  {side} {lead} {name}{f' {tag}' if tag else ''}: {before!r} -> {value!r}")
 
+    def _touch(self, side: str, lead: int) -> None:
+        self.touched.add((side, lead_key(lead), int(self._now())))
+
     def act_haste(self) -> None:
-        """Somebody saves one field after the other within a second or two, and we are at it."""
+        """Edits of one lead follow each other within a second or two, and we are at it."""
         if not self.leads:
             return
-        side, lead = self.dice.choice(SIDES), self.dice.choice(self.leads)
-        for _ in range(3):
-            self._edit(side, lead)
+        lead = self.dice.choice(self.leads)
+        sides = self.dice.choice((SIDES[:1], SIDES[1:], SIDES, SIDES))
+        for _ in range(self.dice.choice((3, 6))):
+            self._edit(self.dice.choice(sides), lead)
             self.act_hooks()
             self.act_run()
             self._wait(self.dice.choice((0.1, 0.3, 0.5)))
@@ -300,11 +311,15 @@ class Story:
         self._receive(arrived)
 
     def _lose(self, posts: Sequence[Post]) -> None:
-        """Nobody hears of these; the night has to find out."""
+        """Nobody hears of these; the night has to find out. Of our own writes there is no news."""
         leads = {record: lead for lead, record in self.world.record_ids().items()}
-        for event in (event for side, body in posts for event in parsed(side, body)):
+        lost = [(side, event) for side, body in posts for event in parsed(side, body)]
+        for side, event in lost:
             kind, _, which = event.key.partition(":")
-            self.untold.add(f"lead:{leads.get(which)}" if kind == "record" else event.key)
+            key = f"lead:{leads.get(which)}" if kind == "record" else event.key
+            at = event.occurred_at and int(event.occurred_at.timestamp())
+            if at is None or (side, key, at) in self.touched:
+                self.untold.add(key)
 
     def _receive(self, posts: Sequence[Post]) -> None:
         for side, body in posts:
@@ -343,12 +358,17 @@ class Story:
         self.world.say(f"  {name}")
 
     def _work(self, engine: Engine, run_id: str) -> None:
-        for _ in range(BATCHES_A_RUN):
+        lingers, batches = iter(LINGER_SECONDS), 0
+        while batches < BATCHES_A_RUN:
             batch = claim_batch(engine, run_id)
-            if batch is None:
+            if batch is not None:
+                work_batch(engine, batch)
+                batches += 1
+                self.counts["batches"] += 1
+            elif seconds := next(lingers, 0.0):
+                engine.clock.advance(seconds)
+            else:
                 return
-            work_batch(engine, batch)
-            self.counts["batches"] += 1
 
     def _reconcile(self, engine: Engine, run_id: str) -> None:
         survey = Survey(Path(":memory:"), engine.clock)
@@ -380,13 +400,16 @@ class Story:
                     self.world.turns.step(worker)
 
     def act_crash(self) -> None:
-        """A worker dies where it is, with whatever it has under way."""
+        """A worker dies where it is; now and then the sweep finds it at once, and another begins."""
         if self.world.turns.workers:
             worker = self.dice.choice(self.world.turns.workers)
             self.world.say(f"  {worker.name} dies")
             worker.die()
             self.dead.append(worker.name)
             self.happened["workers killed"] += 1
+            if self.dice.random() < 0.3:
+                self._free(self.dead.pop())
+                self._go_on()
 
     def act_sweep(self) -> None:
         """The sweep finds a dead run and frees what it held; else its lease runs out."""
@@ -407,22 +430,35 @@ class Story:
         seconds = self.dice.choice((3.0, 15.0, LEASE_SECONDS + 5))
         self.world.disturb(seconds + 2)
         self.world.disturb(seconds + LOCK_SECONDS, "airtable")
-        self.slack = max(self.slack, seconds)
+        self.strains.slept[worker.name] += seconds
         worker.wake_at = max(worker.wake_at, self.world.clock.true) + timedelta(seconds=seconds)
+        worker.slept_until = worker.wake_at.timestamp()
         self.happened["workers put to sleep"] += 1
         self.world.say(f"  {worker.name} sleeps {seconds:g} s")
         if self.dice.random() < 0.3:
             self._free(worker.name)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Whatever has become of a worker or a call, people go on, and so do other workers."""
+        if len(self.leads) < LEADS_MAX and self.dice.random() < 0.3:
+            self._create()
+        else:
+            self.act_people()
+        self.act_hooks()
+        self.act_run()
 
     # ------------------------------------------------------------------ networks, machines, others
 
     def act_trouble(self) -> None:
-        """A side goes wrong for a few calls."""
+        """A side goes wrong for a few calls; now and then somebody edits just then."""
         side = self.dice.choice(SIDES)
         fault = self.dice.choice(FAULTS)
         method = self.dice.choice(("*", "PATCH"))
         self.world.fail(side, times=self.dice.randrange(1, 4), method=method, **fault)
         self.world.say(f"  {side} {method} {fault}")
+        if self.dice.random() < 0.5:
+            self._go_on()
 
     def act_mend(self) -> None:
         """Nothing goes wrong any more."""
@@ -453,12 +489,16 @@ class Story:
     def act_clock(self) -> None:
         """Our machine's clock jumps by some seconds, or is put right."""
         seconds = self.dice.choice((-4.0, -1.5, 0.0, 1.5, 4.0))
-        self.world.clock.wrong_by = timedelta(seconds=seconds)
-        self.slack = max(self.slack, 8.0)
+        self._set_clock(seconds)
         self.world.disturb(10)
         self.world.disturb(10 + LOCK_SECONDS, "airtable")
         self.happened["clock steps"] += 1
         self.world.say(f"  wrong by {seconds:g} s")
+
+    def _set_clock(self, seconds: float) -> None:
+        self.world.clock.wrong_by = timedelta(seconds=seconds)
+        self.world.clock.stepped_at = self._now()
+        self.strains.clock.append((self._now(), seconds))
 
     def act_offsets(self) -> None:
         """Airtable forgets where its listings stood."""
@@ -473,19 +513,26 @@ class Story:
 
     # ------------------------------------------------------------------ the end
 
-    def end(self) -> None:
+    def act_calm(self) -> None:
         """All is mended, what was late arrives, and what was lost the night finds."""
-        self.dice = self.world.turns.dice = random.Random(f"{self.seed}/end")
-        self.world.say("end")
+        self.happened["calms"] += 1
         self.world.mend()
         for name in RENAMED:
             self._name_as_before(name)
-        self.world.clock.wrong_by = timedelta(0)
+        self._set_clock(0.0)
         self.world.disturb(2 * LOCK_SECONDS)
         self._wait(HOURS_OF_RETRIES)
         self._receive(self.late)
+        self.late.clear()
         self._come_to_rest()
         self._night()
+        self.untold.clear()
+
+    def end(self) -> None:
+        """A calm, and a person decides what is held."""
+        self.dice = self.world.turns.dice = random.Random(f"{self.seed}/end")
+        self.world.say("end")
+        self.act_calm()
         self._decide()
         self._come_to_rest()
 
@@ -552,7 +599,7 @@ class Story:
             self.world.journal_rows(),
             self.deletions,
             self.counts,
-            self.slack,
+            self.strains,
             self.world.alike,
         )
         judge.no_edit_is_lost(
@@ -562,6 +609,9 @@ class Story:
         judge.nothing_is_written_twice()
         judge.no_record_is_made_twice()
         self.counts["writes"], self.counts["edits"] = judge.writes_per_edit()
+        if self.strains.steady:
+            for name in ("edits", "in the window"):
+                self.counts[f"{name}, steady"] = self.counts[name]
         self._is_quiet()
 
     def _is_quiet(self) -> None:

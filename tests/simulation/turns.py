@@ -28,6 +28,7 @@ class Worker:
     def __init__(self, turns: Turns, name: str, work: Callable[[], None]) -> None:
         self.name = name
         self.wake_at = turns.clock.true
+        self.slept_until = 0.0
         self.over = self.doomed = False
         self.error: BaseException | None = None
         self._turns, self._work = turns, work
@@ -85,6 +86,7 @@ class OurClock(HandClock):
     def __init__(self) -> None:
         super().__init__()
         self.wrong_by = timedelta(0)
+        self.stepped_at = 0.0
 
     @property
     def true(self) -> datetime:

@@ -45,6 +45,21 @@ class Trap:
         return result
 
 
+class Meanwhile(Trap):
+    """Lets somebody act just before a step that is taken for the first time."""
+
+    def __init__(self, step: str, somebody: Callable[[], object]) -> None:
+        super().__init__()
+        self._at, self._somebody = step, somebody
+
+    def call(self, step: str, act: Callable[[], Any], _args: Sequence[Any] = ()) -> Any:
+        first = step == self._at and step not in self.steps
+        self.steps.append(step)
+        if first:
+            self._somebody()
+        return act()
+
+
 class _Watched:
     def __init__(self, target: object, part: str, trap: Trap) -> None:
         self._target, self._part, self._trap = target, part, trap

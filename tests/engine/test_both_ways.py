@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from kommo_airtable_sync.engine.context import LEASE_SECONDS
 from tests.engine.people import record_id, resolve
 from tests.simulated import World
-from tests.trap import Crash, Trap
+from tests.trap import Crash, Meanwhile, Trap
 from tests.two_way import BOTH_WAYS, custom, in_kommo, settle, tagged, write_late
 
 Make = Callable[..., World]
@@ -92,20 +92,6 @@ def test_tags_added_on_both_sides_of_a_record_whose_creation_nobody_confirmed_al
     settle(world)
     assert in_kommo(world, lead, "Tags") == {"hot", "newsletter"}
     world.assert_in_step([lead])
-
-
-class Meanwhile(Trap):
-    """Lets somebody act just before a step that is taken for the first time."""
-
-    def __init__(self, step: str, act: Callable[[], None]) -> None:
-        super().__init__()
-        self._at, self._act = step, act
-
-    def call(self, step: str, act: Callable[[], Any], _args: Sequence[Any] = ()) -> Any:
-        if step == self._at and step not in self.steps:
-            self._act()
-        self.steps.append(step)
-        return act()
 
 
 def test_a_tag_added_between_our_read_and_our_write_stays_and_is_shown(world: World, lead: int):

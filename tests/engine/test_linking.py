@@ -12,8 +12,7 @@ from kommo_airtable_sync.engine.context import CALL_SECONDS_MAX, LEASE_SECONDS
 from kommo_airtable_sync.engine.follow import work_batch
 from tests.engine.people import add_contact, clients, delete_contact, edit_contact, writes_to
 from tests.simulated import EXAMPLE, World, fields_with
-from tests.simulation.play import _Interleaved
-from tests.trap import Crash, Trap
+from tests.trap import Crash, Meanwhile, Trap
 from tests.two_way import settle
 
 LINKS = EXAMPLE["links"]
@@ -89,9 +88,9 @@ def test_two_workers_make_one_record_of_a_shared_contact(
         work_batch(world.new_engine(), batch)
         turns.append(len(batch.claim.keys))
 
-    batch = claim_batch(_Interleaved(step, other).set(world.new_engine()), "one")
+    batch = claim_batch(Meanwhile(step, other).set(world.new_engine()), "one")
     if batch is not None:
-        work_batch(_Interleaved(step, other).set(world.new_engine()), batch)
+        work_batch(Meanwhile(step, other).set(world.new_engine()), batch)
     assert turns
     world.work(patience=2 * LEASE_SECONDS)
     settle(world)

@@ -15,7 +15,7 @@ from kommo_airtable_sync.engine.registration import register_airtable
 from kommo_airtable_sync.receiver.metrics import metrics_text
 from tests.engine.people import record_id, resolve, text_field
 from tests.simulated import World, fields_with
-from tests.simulation.play import _Interleaved
+from tests.trap import Meanwhile
 from tests.two_way import in_kommo, settle
 
 SENT = ["Deal Name", "Amount", "Notes", "Region", "Tags", "Seats"]
@@ -46,7 +46,7 @@ def edit_unseen(world: World, lead: int, **cells: Any) -> None:
     def person() -> None:
         world.edit_record(record, **cells)
 
-    engine = _Interleaved("journal.open", person).set(world.engine)
+    engine = Meanwhile("journal.open", person).set(world.engine)
     batch = claim_batch(engine, "run")
     assert batch is not None
     work_batch(engine, batch)

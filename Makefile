@@ -35,7 +35,7 @@ demo: $(STAMP)
 test: $(STAMP)
 ifeq ($(strip $(ARGS)),)
 	@said=$$(mktemp); \
-	$(BIN)/python -m pytest tests/process >"$$said" 2>&1 & processes=$$!; \
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/process >"$$said" 2>&1 & processes=$$!; \
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --ignore tests/process; others=$$?; \
 	wait $$processes; real=$$?; cat "$$said"; rm -f "$$said"; \
 	exit $$((others || real))

@@ -16,6 +16,7 @@ from kommo_airtable_sync.cli.output import print_table
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.runtime.instance import prepare_home
 from kommo_airtable_sync.runtime.up import only_one
+from kommo_airtable_sync.runtime.ports import free_port
 from kommo_airtable_sync.sandbox import serving
 from kommo_airtable_sync.settings import Settings
 from tests.cli.conftest import command
@@ -101,10 +102,11 @@ def test_the_sandbox_says_which_settings_lead_to_it(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serving, "serve_both", lambda *_, **__: None)
-    code, out, _ = run("sandbox", "--kommo-port", "38010", "--airtable-port", "38011")
+    kommo, airtable = free_port(), free_port()
+    code, out, _ = run("sandbox", "--kommo-port", str(kommo), "--airtable-port", str(airtable))
     assert code == 0
-    assert "KOMMO_BASE_URL=http://127.0.0.1:38010" in out
-    assert "AIRTABLE_ENDPOINT_URL=http://127.0.0.1:38011" in out
+    assert f"KOMMO_BASE_URL=http://127.0.0.1:{kommo}" in out
+    assert f"AIRTABLE_ENDPOINT_URL=http://127.0.0.1:{airtable}" in out
     assert "AIRTABLE_BASE_ID=app" in out
 
 
@@ -112,7 +114,8 @@ def test_a_taken_port_of_the_sandbox_is_named(run: Run) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        code, _, err = run("sandbox", "--airtable-port", str(taken.getsockname()[1]))
+        port = str(taken.getsockname()[1])
+        code, _, err = run("sandbox", "--kommo-port", str(free_port()), "--airtable-port", port)
     assert code == 2
     assert "--airtable-port" in err
 

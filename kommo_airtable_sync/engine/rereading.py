@@ -10,9 +10,15 @@ from kommo_airtable_sync.engine.merge import merge_batch
 from kommo_airtable_sync.engine.read import read_batch
 
 
+def is_old(engine: Engine, batch: Batch) -> bool:
+    """Whether the batch was read too long ago to be written."""
+    read_at = batch.read_at
+    return read_at is not None and not 0 <= engine.seconds() - read_at <= READ_SECONDS_MAX
+
+
 def read_again_if_old(engine: Engine, batch: Batch) -> bool:
     """Read and merge what is still open anew, if it was read too long ago; whether it was."""
-    if batch.read_at is None or 0 <= engine.seconds() - batch.read_at <= READ_SECONDS_MAX:
+    if not is_old(engine, batch):
         return False
     batch.forget_reading()
     read_batch(engine, batch)

@@ -61,6 +61,7 @@ class Sender:
         engine: of the lane.
         batch: whose ``plans`` are sent.
         before_each: called before a request is made up, while none is on its way.
+        is_old: whether it has to be called first, so that no request may be on its way.
         on_gone: called with a plan whose record a person has deleted; may plan anew.
     """
 
@@ -71,10 +72,12 @@ class Sender:
         *,
         on_gone: Callable[[Plan], None],
         before_each: Callable[[], object] = lambda: None,
+        is_old: Callable[[], bool] = lambda: False,
     ) -> None:
         self._engine = engine
         self._batch = batch
         self._before_each = before_each
+        self._is_old = is_old
         self._on_gone = on_gone
         # What has to go in requests of its own: halves of a refused one.
         self._apart: deque[Sequence[Plan]] = deque()
@@ -104,6 +107,10 @@ class Sender:
             plans = self._apart.popleft()
         else:
             _yield_to_live(engine, batch)
+            if self._sent and self._is_old():
+                # The wait was long (a 429): hear what is on its way, then read again.
+                self._finish(self._sent.popleft())
+                return
             if not self._sent:
                 self._before_each()
             plans = _next_plans(batch)

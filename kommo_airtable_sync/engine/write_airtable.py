@@ -8,7 +8,7 @@ from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.copies import retry_leads
 from kommo_airtable_sync.engine.merge import merge_one
 from kommo_airtable_sync.engine.outage import pausing
-from kommo_airtable_sync.engine.rereading import read_again_if_old
+from kommo_airtable_sync.engine.rereading import is_old, read_again_if_old
 from kommo_airtable_sync.engine.sending import Sender, keep_unchanged
 
 
@@ -30,5 +30,11 @@ def write_airtable(engine: Engine, batch: Batch) -> None:
     with pausing(engine, batch):
         keep_unchanged(engine, batch)
         brake(engine, batch)
-        Sender(engine, batch, before_each=before_each, on_gone=on_gone).run()
+        Sender(
+            engine,
+            batch,
+            before_each=before_each,
+            is_old=lambda: is_old(engine, batch),
+            on_gone=on_gone,
+        ).run()
         retry_leads(engine, batch)

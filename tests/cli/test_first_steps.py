@@ -15,8 +15,8 @@ from kommo_airtable_sync.cli.main import app
 from kommo_airtable_sync.cli.output import print_table
 from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.runtime.instance import prepare_home
+from kommo_airtable_sync.runtime.leftovers import only_one
 from kommo_airtable_sync.runtime.ports import free_port
-from kommo_airtable_sync.runtime.up import only_one
 from kommo_airtable_sync.sandbox import serving
 from kommo_airtable_sync.settings import Settings
 from tests.cli.conftest import command

@@ -27,8 +27,8 @@ from kommo_airtable_sync.kommo import errors as kommo_errors
 from kommo_airtable_sync.kommo.access import Integration, KommoAccess
 from kommo_airtable_sync.kommo.client import KommoClient
 from kommo_airtable_sync.runtime.instance import prepare_home
+from kommo_airtable_sync.runtime.leftovers import only_one
 from kommo_airtable_sync.runtime.receiving import require_free_port, status_routes
-from kommo_airtable_sync.runtime.up import only_one
 from kommo_airtable_sync.settings import Settings, make_home, read_settings
 from kommo_airtable_sync.store.consents import Consents
 from kommo_airtable_sync.store.database import Database

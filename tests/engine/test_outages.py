@@ -174,6 +174,21 @@ def test_a_429_of_foreign_making_is_answered_by_silence(world: World):
     world.assert_in_step([lead_id])
 
 
+@sqlite_only
+def test_after_the_wait_for_a_429_nothing_is_sent_as_it_was_read_before(world: World):
+    leads = world.add_leads([{"name": f"Deal {n}"} for n in range(RECORDS_PER_WRITE + 5)])
+    world.deliver_hooks()
+    world.fail("airtable", "status", status=429, times=1, **WRITES)
+    batch = claim_batch(world.engine, "run")
+    assert batch is not None
+    report = work_batch(world.engine, batch)
+    assert "429" in str(report.outage) or "rate" in str(report.outage)
+    # The second request would have gone off with what was read 30 s ago.
+    assert world.calls("airtable", method="PATCH") == 1
+    world.work(patience=120)
+    world.assert_in_step(leads)
+
+
 def test_a_create_whose_answer_was_lost_is_looked_for_before_it_is_repeated(world: World):
     lead_id = world.add_lead(name="Deal", price=1)
     world.engine.directory.mapping()

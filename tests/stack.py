@@ -195,9 +195,12 @@ class Stack:
 
     def quiet(self) -> bool:
         """Nothing is on its way to the product, and nothing waits or is worked on there."""
+        # Looked at before and after: a post may arrive in between.
+        return not self._waits() and not self.stand_ins.waiting() and not self._waits()
+
+    def _waits(self) -> int:
         counts = self.reports().inbox_counts()
-        waits = counts["pending"] + counts["claimed"] + counts["retrying"]
-        return not waits and not self.stand_ins.waiting()
+        return counts["pending"] + counts["claimed"] + counts["retrying"]
 
     def answers(self, url: str) -> bool:
         """Whether something answers there."""

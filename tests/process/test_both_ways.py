@@ -50,7 +50,7 @@ def new_deal(stack: Stack, **attributes: Any) -> int:
 
 def edit_both(stack: Stack, lead: int, kommo: dict[str, Any], airtable: dict[str, Any]) -> None:
     """Two people press Enter at the same time: both edits stand before the product hears of any."""
-    hold_hooks(stack, 1.0)
+    hold_hooks(stack, 3.0)  # a busy machine needs more than one for two edits
     with ThreadPoolExecutor(2) as pool:
         list(
             pool.map(

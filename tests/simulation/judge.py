@@ -268,7 +268,11 @@ class Judge:
                 if (f"lead:{lead}", name) == (key, field)
             ]
             for one, two in itertools.pairwise(rows):
-                again = same(one.after, two.after) and same(one.before, two.before)
+                again = (
+                    one.record_id == two.record_id  # else somebody typed another record
+                    and same(one.after, two.after)
+                    and same(one.before, two.before)
+                )
                 begins_at = one.created_at - WINDOW_SECONDS - self._slack(one)
                 if again and not any(begins_at <= at <= two.created_at + self._slack(two)
                                      for at in edits):  # fmt: skip

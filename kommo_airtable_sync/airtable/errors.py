@@ -30,8 +30,11 @@ _SCHEMA_CODES = frozenset({"UNKNOWN_FIELD_NAME", "TABLE_NOT_FOUND", "VIEW_NAME_N
 _RECORD_CODES = frozenset({"MODEL_ID_NOT_FOUND", "ROW_DOES_NOT_EXIST"})
 
 
-class OffsetExpired(SyncError):
+class OffsetExpired(SideUnavailable):
     """Airtable has forgotten where a listing stood: start again at its first page."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__("airtable", "server_error", said)
 
 
 def classify(

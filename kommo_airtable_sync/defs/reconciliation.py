@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 from pydantic import Field
 
-from kommo_airtable_sync.airtable.errors import OffsetExpired
 from kommo_airtable_sync.assembly import survey
 from kommo_airtable_sync.core.config import Reconcile
 from kommo_airtable_sync.core.errors import BatchRefused, ConfigurationError, SideUnavailable
@@ -99,7 +98,7 @@ def reconciliation(
                 raise dg.Failure(str(outage), allow_retries=False) from outage
             # Nothing follows from half a comparison, so another try begins with a new one.
             raise dg.RetryRequested(TRIES_MORE, RETRY_SECONDS) from outage
-        except (ConfigurationError, BatchRefused, OffsetExpired) as error:
+        except (ConfigurationError, BatchRefused) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         if compared.brake and not config.release:
             report = remember(engine, compared, {})

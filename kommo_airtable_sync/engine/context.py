@@ -22,7 +22,7 @@ from kommo_airtable_sync.store.limiter import SqlBudget
 from kommo_airtable_sync.store.runners import Runners
 
 # A call to either API ends after at most connect + read time-out (18.05 s); a lease must outlive
-# it, and a create whose sender died is not repeated before it (design 3.3).
+# it, and a lead to which a request went unanswered is left alone for as long (design 3.3).
 CALL_SECONDS_MAX = 20.0
 LEASE_SECONDS = 60.0
 HEARTBEAT_SECONDS = 1.0

@@ -34,7 +34,7 @@ def find_copies(engine: Engine, on_progress: Progress) -> list[Group]:
     """Read the keys of all records, then whole those whose key is there more than once.
 
     Raises:
-        SideUnavailable, ConfigurationError, OffsetExpired: a table could not be read to its end.
+        SideUnavailable, ConfigurationError: a table could not be read to its end.
     """
     mapping = engine.directory.refresh(SCHEMA_SECONDS)
     return [

@@ -24,8 +24,8 @@ from kommo_airtable_sync.store.standing import database_now
 def read_batch(engine: Engine, batch: Batch) -> None:
     """Fill in ledger, open intents, leads and records for every key not decided yet.
 
-    Decides at once what needs no read: events older than what we have seen, and creates whose
-    first sender may still be talking.
+    Decides at once what needs no read: events older than what we have seen, and leads to which
+    an earlier request may still be on its way.
     """
     if batch.read_at is not None or batch.outage is not None:
         return
@@ -67,11 +67,15 @@ def _decide_unread(engine: Engine, batch: Batch) -> None:
 
 
 def wait_for_senders(engine: Engine, batch: Batch, keys: Iterable[str]) -> None:
-    """Let go of those whose record another run, perhaps dead, may be creating at this moment."""
+    """Let go of those to which a request of ours without an answer may still be on its way.
+
+    It is given up after a time-out or a crash, but may be carried out later: a creation beside
+    ours, an update after ours. Whichever it is, it is through before we read.
+    """
     begun: dict[str, float] = {}
     for key in keys:
         for intent in batch.known[key].intents:
-            if intent.operation == "create":
+            if intent.closed_at is None:
                 begun[key] = max(intent.created_at, begun.get(key, 0.0))
     # By the clock that stamped them: this machine's may be another.
     now = database_now(engine.database) if begun else 0.0

@@ -223,8 +223,8 @@ PLANTED: dict[str, Bug] = {
     "one-valued ledger": Bug(
         "the ledger keeps Kommo's value for both sides", [(entries, "_spell", _one_value)]
     ),
-    "no wait before a re-create": Bug(
-        "a create is repeated at once after a crash",
+    "no wait for a lost request": Bug(
+        "a lead is read while a request that nobody hears any more may still change it",
         [(module, "wait_for_senders", _nothing) for module in (read, links)],
     ),
     "intents ignored": Bug(

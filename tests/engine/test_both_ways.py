@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import requests
 
 from kommo_airtable_sync.engine.context import LEASE_SECONDS
 from tests.engine.people import record_id, resolve
 from tests.simulated import World
 from tests.trap import Crash, Meanwhile, Trap
-from tests.two_way import BOTH_WAYS, custom, in_kommo, settle, tagged, write_late
+from tests.two_way import BOTH_WAYS, custom, edit, in_kommo, settle, tagged, write_late
 
 Make = Callable[..., World]
 
@@ -316,3 +317,38 @@ def test_a_write_whose_answer_is_lost_is_not_taken_for_a_persons_edit(world: Wor
     assert world.lead(lead)["price"] == 41
     assert world.record(lead)["Amount"] == 41
     world.assert_in_step([lead])
+
+
+@pytest.mark.parametrize("side", ["kommo", "airtable"])
+def test_an_update_that_lands_after_its_time_out_does_not_undo_a_newer_edit(
+    world: World, lead: int, side: str
+):
+    other = {"kommo": "airtable", "airtable": "kommo"}[side]
+    world.fail(side, "delay", seconds=19, times=1, method="PATCH")
+    edit(world, other, lead, {"Amount": 25})
+    world.deliver_hooks()
+    world.work()  # given up after 15 s, and still under way
+    edit(world, other, lead, {"Amount": 30})
+    settle(world)
+    assert world.lead(lead)["price"] == world.record(lead)["Amount"] == 30
+    world.assert_in_step([lead])
+
+
+def test_a_listing_that_loses_its_place_is_read_again_a_moment_later(world: World, lead: int):
+    leads = [lead, *world.add_leads([{"name": "B"}, {"name": "C"}])]
+    settle(world)
+    world.airtable.settings.page_records = 1
+    world.edit_leads(leads, price=7)
+    world.deliver_hooks()
+    begin = world.airtable_wire.begin
+
+    def forgetful(request: requests.PreparedRequest) -> Any:
+        world.airtable.offsets.clear()
+        return begin(request)
+
+    world.airtable_wire.begin = forgetful
+    reports = world.work()
+    assert [each.outage is not None for each in reports] == [True]
+    world.airtable_wire.begin = begin
+    settle(world)
+    world.assert_in_step(leads)

@@ -74,7 +74,7 @@ def _agree_first(self: sending.Sender, plans: Sequence[Plan]) -> None:
                 fields=agreed_after_airtable(plan, {"fields": plan.cells}),
             ),
             side=None,
-            final=False,
+            settled=frozenset(),
         )
         for plan in plans
         if plan.record_id is not None

@@ -34,7 +34,7 @@ from kommo_airtable_sync.store.entries import resolve_event
 from kommo_airtable_sync.store.survey import Survey
 from tests.simulation.doors import Doors, Leases
 from tests.simulation.judge import Edit, Judge, Strains
-from tests.simulation.stage import LOCK_SECONDS, Broken, Stage
+from tests.simulation.stage import CAMPAIGN_ID, LOCK_SECONDS, Broken, Stage
 from tests.two_way import edit
 
 FAULTS: tuple[dict[str, Any], ...] = (
@@ -99,7 +99,7 @@ WEIGHTS = {
     "schema": 0.15,
     "offsets": 0.2,
     "night": 0.15,
-    "calm": 0.3,
+    "calm": 0.5,
 }
 """Which acts there are, and how often they happen."""
 
@@ -139,6 +139,8 @@ class Story:
         self.edits: list[Edit] = []
         self.deletions: list[tuple[float, int]] = []
         self.acknowledged = 0
+        # Whether Kommo tells of what programs write is an inference (reference 6): here it may not.
+        self.silent = seed % 3 == 1
         # Keys of which news was lost, or there is none: Airtable tells of no deleted record.
         self.untold: set[str] = set()
         # What people did, to the second: (side, key, when).
@@ -235,6 +237,13 @@ class Story:
             edit(self.world, side, lead, {}, before ^ {tag})
             self._note(side, lead, "Tags", tag in before, tag not in before, tag)
             return
+        if side == "kommo" and self.dice.random() < 0.15:
+            values = [{"field_id": CAMPAIGN_ID, "values": [{"value": f"{self.dice.random()}"}]}]
+            self.world.edit_lead(lead, custom_fields_values=values)
+            self.happened["edits of what nobody mapped"] += 1
+            self._touch("kommo", lead)
+            self.world.say(f"  kommo {lead} Campaign")
+            return
         name = self.dice.choice(tuple(FIELDS))
         before = self.world.shown(side, lead, name)
         edit(self.world, side, lead, {name: FIELDS[name](self.dice)})
@@ -292,10 +301,8 @@ class Story:
             self.happened["posts that found nobody"] += len(refused) + self.world.refuse_kommo()
             self._lose(refused)
             return
-        posts = [("kommo", body) for body in self.world.take_hooks()]
-        posts += [("airtable", body) for body in self.world.take_automations()]
         arrived: list[Post] = []
-        for post in posts:
+        for post in self._posts():
             fate = self.dice.random()
             if fate < 0.1:
                 self.happened["posts lost"] += 1
@@ -310,16 +317,28 @@ class Story:
         self.dice.shuffle(arrived)
         self._receive(arrived)
 
+    def _posts(self) -> list[Post]:
+        """What both sides have to tell now."""
+        kommo: list[Post] = [("kommo", body) for body in self.world.take_hooks()]
+        if self.silent:
+            kommo = [post for post in kommo if self._news([post])]
+        return kommo + [("airtable", body) for body in self.world.take_automations()]
+
     def _lose(self, posts: Sequence[Post]) -> None:
-        """Nobody hears of these; the night has to find out. Of our own writes there is no news."""
+        """Nobody hears of these; the night has to find out."""
+        self.untold |= self._news(posts)
+
+    def _news(self, posts: Sequence[Post]) -> set[str]:
+        """The leads on which these posts tell of people. Of our own writes there is no news."""
         leads = {record: lead for lead, record in self.world.record_ids().items()}
-        lost = [(side, event) for side, body in posts for event in parsed(side, body)]
-        for side, event in lost:
+        told: set[str] = set()
+        for side, event in ((side, event) for side, body in posts for event in parsed(side, body)):
             kind, _, which = event.key.partition(":")
             key = f"lead:{leads.get(which)}" if kind == "record" else event.key
             at = event.occurred_at and int(event.occurred_at.timestamp())
             if at is None or (side, key, at) in self.touched:
-                self.untold.add(key)
+                told.add(key)
+        return told
 
     def _receive(self, posts: Sequence[Post]) -> None:
         for side, body in posts:
@@ -547,8 +566,7 @@ class Story:
         raise Broken("rest", "it does not come to rest")
 
     def _deliver(self) -> int:
-        posts = [("kommo", body) for body in self.world.take_hooks()]
-        posts += [("airtable", body) for body in self.world.take_automations()]
+        posts = self._posts()
         self._receive(posts)
         return len(posts)
 

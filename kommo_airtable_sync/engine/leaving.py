@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from kommo_airtable_sync.core.loop_breaker import LOOP_SECONDS, SAME_WRITES_MAX
 from kommo_airtable_sync.core.status import status_text
 from kommo_airtable_sync.core.types import key_id
 from kommo_airtable_sync.engine.batch import Batch, Plan
@@ -73,9 +74,27 @@ def lead_left(engine: Engine, batch: Batch, key: str, entry: LedgerEntry, reason
 def record_may_return(engine: Engine, batch: Batch, key: str, entry: LedgerEntry) -> bool:
     """A person deleted the record: whether it is to be made again (``airtable.when_deleted``)."""
     if engine.config.airtable.when_deleted == "recreate":
-        return True
+        return _may_be_made_again(engine, batch, key)
     batch.unchanged.append(Plan(key, engine.directory.mapping(), replace(entry, state="ignored")))
     batch.outcomes[key] = Outcome("done", "ignored", "the record was deleted in Airtable")
+    return False
+
+
+def _may_be_made_again(engine: Engine, batch: Batch, key: str) -> bool:
+    """Not at once, where something deletes whatever we make: that would go on for ever."""
+    since = engine.seconds() - LOOP_SECONDS
+    made = {
+        write.record_id
+        for write in batch.known[key].recent
+        if write.operation == "create" and write.created_at > since
+    }
+    if len(made) < SAME_WRITES_MAX:
+        return True
+    batch.outcomes[key] = Outcome(
+        "retry",
+        error=f"Within a minute the record of {key.replace(':', ' ')} was made {len(made)} times, "
+        "and deleted as often. If no person does that, look for an automation in Airtable.",
+    )
     return False
 
 

@@ -148,8 +148,11 @@ def break_loop(
     batch: Batch,
     draft: Draft,
 ) -> Decision:
-    """Hold a field that the two sides bounce; held until either shows something else."""
-    if not decision.write_kommo and not decision.write_airtable:
+    """Hold a field that the two sides bounce; held until either shows something else.
+
+    A record that is made again gets all of its fields: it bounces as a whole, if at all.
+    """
+    if subject.creates or not (decision.write_kommo or decision.write_airtable):
         return decision
     stopped = subject.known.held.get(each.id)
     shown = None if isinstance(airtable, Absent) else airtable

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kommo_airtable_sync.core.loop_breaker import LOOP_SECONDS
 from kommo_airtable_sync.store.reports import Reports
 from tests.engine.people import record_id, restore_lead
 from tests.simulated import World, fields_with
@@ -164,6 +165,22 @@ def test_a_record_that_a_person_deleted(
         world.edit_lead(lead, price=12)
         settle(world)
         assert world.records() == []
+
+
+def test_a_record_that_is_deleted_again_and_again_is_made_whole_and_not_for_ever(new_world: Make):
+    world = new_world(airtable=TABLE | {"when_deleted": "recreate"}, fields=SHARED)
+    lead = world.add_lead(name="Deal", price=10)
+    settle(world)
+    began_at = world.clock.now()
+    for price in (11, 12, 13):
+        assert world.record(lead)["Deal Name"] == "Deal"
+        world.delete_record(record_id(world, lead))
+        world.edit_lead(lead, price=price)
+        settle(world)
+    assert (world.clock.now() - began_at).total_seconds() > LOOP_SECONDS
+    assert max(event.attempts for event in world.events()) > 0
+    assert not world.events("dead", "held", "pending")
+    world.assert_in_step([lead])
 
 
 # ---------------------------------------------------------------------- absence is not evidence

@@ -332,7 +332,7 @@ class Story:
         """The leads on which these posts tell of people. Of our own writes there is no news."""
         leads = {record: lead for lead, record in self.world.record_ids().items()}
         told: set[str] = set()
-        for side, event in ((side, event) for side, body in posts for event in parsed(side, body)):
+        for side, event in [(each, event) for each, body in posts for event in parsed(each, body)]:
             kind, _, which = event.key.partition(":")
             key = f"lead:{leads.get(which)}" if kind == "record" else event.key
             at = event.occurred_at and int(event.occurred_at.timestamp())

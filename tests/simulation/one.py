@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.simulation.play import Act, Story, acts_of
+from tests.simulation.acts import Act, acts_of
+from tests.simulation.play import Story
 from tests.simulation.shrink import shrunk
 from tests.simulation.stage import Broken
 

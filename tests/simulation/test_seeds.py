@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.simulation import one
+from tests.simulation.acts import acts_of
 from tests.simulation.one import shortest, tell
 from tests.simulation.planted import PLANTED
-from tests.simulation.play import acts_of
 from tests.simulation.shrink import shrunk
 
 SEEDS = 16

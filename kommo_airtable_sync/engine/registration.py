@@ -48,17 +48,21 @@ class Registration:
 def register_kommo(engine: Engine, base_url: str, secret: str) -> tuple[str, ...]:
     """Have Kommo call the receiver; the same address again changes the webhook that is there.
 
+    One that we registered for another address is ended, once the new one is there.
+
     Returns:
         The events that it will send.
     """
-    events = kommo_hooks(engine.config)
-    destination = f"{base_url}{KOMMO_PATH}{secret}"
-    there = _with_secret(engine, secret).get(base_url)
-    if there is not None and there.get("disabled"):
+    documents, events = Documents(engine.database), kommo_hooks(engine.config)
+    destination, there = f"{base_url}{KOMMO_PATH}{secret}", _with_secret(engine, secret)
+    if there.get(base_url, {}).get("disabled"):
         # Registering it anew may leave it disabled (reference/kommo-api 6.4).
         engine.kommo.unsubscribe(destination)
     engine.kommo.subscribe(destination, events)
-    Documents(engine.database).put(KOMMO_DOCUMENT, base_url)
+    former = there.get(documents.get(KOMMO_DOCUMENT) or base_url)
+    if former is not None and former["destination"] != destination:
+        engine.kommo.unsubscribe(str(former["destination"]))
+    documents.put(KOMMO_DOCUMENT, base_url)
     return events
 
 

@@ -275,6 +275,15 @@ def test_registering_by_hand_switches_a_disabled_webhook_on(world: World) -> Non
     assert [each.state for each in registrations(world.engine, SECRET)] == ["ok"]
 
 
+def test_registered_for_another_address_kommo_no_longer_calls_the_former(world: World) -> None:
+    by_hand = f"https://by-hand.example.com/hooks/kommo/{SECRET}"
+    world.engine.kommo.subscribe(by_hand, ["add_lead"])
+    for base in (BASE, ELSEWHERE):
+        register_kommo(world.engine, base, SECRET)
+    called = {str(shown["destination"]) for shown in world.engine.kommo.webhooks()}
+    assert called == {by_hand, f"{ELSEWHERE}/hooks/kommo/{SECRET}"}
+
+
 def test_where_the_plan_has_no_webhooks_only_a_webhook_of_ours_is_missed(world: World) -> None:
     world.fail("kommo", "status", status=403, variant="json", route="*/webhooks")
     assert mend_kommo_webhook(world.engine, SECRET) == ""

@@ -62,7 +62,7 @@ Rows = list[dict[str, Any]]
 def main() -> None:
     """Run the parts asked for (all by default) and say what came out."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=[*PARTS, []])
+    parser.add_argument("parts", nargs="*", default=[], choices=[*PARTS, []], metavar="PART")
     parser.add_argument("--patterns", default=",".join(latency.PATTERNS))
     parser.add_argument("--direction", default="", choices=["", *latency.DIRECTIONS])
     parser.add_argument("--sizes", type=json.loads, default=reconcile.SIZES)
@@ -85,7 +85,7 @@ def main() -> None:
         "machines": lambda: [machines.run(work)],
         "crash": lambda: crash.run(work),
     }
-    for part in arguments.parts:
+    for part in arguments.parts or PARTS:
         if part == "report":
             conclude()
             continue

@@ -147,6 +147,7 @@ class Judge:
         for (lead, field, _), edits in self._edits.items():
             if (lead, field) not in stands:
                 continue
+            self._counts["judged"] += 1
             shown = stands[lead, field]
             last = edits[-1]
             shown = _of(last, shown)

@@ -383,7 +383,7 @@ class Story(People):
         judge.no_record_is_made_twice()
         self.counts["writes"], self.counts["edits"] = judge.writes_per_edit()
         if self.strains.steady:
-            for name in ("edits", "in the window"):
+            for name in ("judged", "in the window"):
                 self.counts[f"{name}, steady"] = self.counts[name]
         self._is_quiet()
 

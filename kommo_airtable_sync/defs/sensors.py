@@ -1,7 +1,7 @@
 """The long-polling webhook sensor: it waits inside its tick and answers the moment work is due.
 
 Design 3.5 has the measurements. The tick looks every 50 ms for about 20 s, at the rows only if
-somebody committed or 250 ms have passed; at the first look that finds something due and no runner
+somebody committed or 500 ms have passed; at the first look that finds something due and no runner
 alive or on its way, it writes a nudge and returns.
 """
 
@@ -20,6 +20,7 @@ from kommo_airtable_sync.core.errors import ConfigurationError
 from kommo_airtable_sync.core.sensing import LaneView, describe, wants_run
 from kommo_airtable_sync.core.types import BULK
 from kommo_airtable_sync.defs.checks import RECONCILIATION
+from kommo_airtable_sync.defs.history import relax_history
 from kommo_airtable_sync.defs.lanes import LANE_TAG, QUEUE_TAG
 from kommo_airtable_sync.defs.reconciliation import reconcile
 from kommo_airtable_sync.defs.running import JOB, RECONCILE_JOB, attends
@@ -38,7 +39,7 @@ from kommo_airtable_sync.store.runners import STALE_SECONDS, Runners
 TICK_SECONDS = 20.0
 LOOK_SECONDS = 0.05
 # What nobody committed falls due by the clock only, and may wait so long (decisions/0011).
-CLOCK_SECONDS = 0.25
+CLOCK_SECONDS = 0.5
 SWEEP_SECONDS = 2.0
 ASK_SECONDS = 15.0
 # The daemon sleeps after a tick that was shorter than this, and is blind meanwhile. A live run
@@ -65,6 +66,7 @@ RUNS_MAX = 50
 def webhook_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """One tick: about 20 s of waiting, or less if there is something to do."""
     settings = load_settings()
+    relax_history(settings.home)
     try:
         database, limiter = open_database(settings), open_limiter(settings)
     except ConfigurationError as error:

@@ -18,7 +18,7 @@ from kommo_airtable_sync.runtime.instance import celery_folders
 from kommo_airtable_sync.settings import Settings
 
 POLLING_SECONDS = {"live": 0.02, "bulk": 0.25}
-"""Looks into the filesystem transport's folder: 50 a second cost 0.7 % of a core."""
+"""Looks at the filesystem transport's folder."""
 LINGER_MARGIN_SECONDS = 3600.0
 
 

@@ -22,7 +22,7 @@ from typing_extensions import Self
 
 from kommo_airtable_sync.defs.lanes import LANE_TAG, QUEUE_TAG, lane_of
 from kommo_airtable_sync.runtime.celery_app import celery_args
-from kommo_airtable_sync.runtime.history import relax_history
+from kommo_airtable_sync.defs.history import relax_history
 from kommo_airtable_sync.settings import load_settings
 
 UNSTARTED = (

@@ -8,7 +8,7 @@ import dagster as dg
 import sqlalchemy as sa
 from dagster._core.instance.ref import InstanceRef
 
-from kommo_airtable_sync.runtime.history import relax_history
+from kommo_airtable_sync.defs.history import relax_history
 from kommo_airtable_sync.store.database import Database
 from tests.conftest import HandClock
 

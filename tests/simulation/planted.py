@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -268,6 +269,7 @@ def _with(bug: Bug, seed: int, folder: Path) -> Told:
 
 def _find(folder: Path, name: str) -> Told | None:
     """The first story that the bug breaks. What breaks without it as well is no merit."""
+    folder = Path(tempfile.mkdtemp(dir=folder))  # another bug may be played beside it
     stories = (_with(PLANTED[name], seed, folder) for seed in range(SEEDS_MAX))
     return next((t for t in stories if t.broken and not tell(t.seed, folder).broken), None)
 

@@ -22,7 +22,6 @@ from kombu.exceptions import ChannelError
 from kombu.transport import TRANSPORT_ALIASES, filesystem
 from kombu.utils.json import dumps
 
-
 SAME_TIME_NANOSECONDS = 100_000_000
 
 
@@ -44,21 +43,25 @@ class Transport(filesystem.Transport):
     """The transport of ``filesystem://``, once `use_whole_messages` was called."""
 
     Channel = Channel
-    _listed_at = 0
-    """When the folder had last changed before it was listed, in nanoseconds; 0: list it again."""
 
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:
-        """Deliver one message; as kombu's, but the folder is listed only if it has changed."""
+        """Deliver one message; as kombu's, but the folder is listed again only if it has changed.
+
+        Celery waits for two seconds at a time, so that it is listed as often at least.
+        """
+        del connection
+        cycle: Any = self.cycle
         ends_at = None if timeout is None else time.monotonic() + timeout
+        listed_at = 0
         while True:
             changed_at = self._folder.stat().st_mtime_ns
-            if changed_at != self._listed_at:
+            if changed_at != listed_at:
                 try:
-                    self.cycle.get(self._deliver, timeout=timeout)
+                    cycle.get(self._deliver, timeout=timeout)
                 except Empty:
                     # Another change in the same tick of the clock would show the same time.
                     old = time.time_ns() - changed_at > SAME_TIME_NANOSECONDS
-                    self._listed_at = changed_at if old else 0
+                    listed_at = changed_at if old else 0
                 else:
                     return
             if ends_at is not None and time.monotonic() >= ends_at:

@@ -20,9 +20,9 @@ from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 from dagster_celery.tasks import create_execute_job_task
 from typing_extensions import Self
 
+from kommo_airtable_sync.defs.history import relax_history
 from kommo_airtable_sync.defs.lanes import LANE_TAG, QUEUE_TAG, lane_of
 from kommo_airtable_sync.runtime.celery_app import celery_args
-from kommo_airtable_sync.defs.history import relax_history
 from kommo_airtable_sync.settings import load_settings
 
 UNSTARTED = (

@@ -26,10 +26,10 @@ from dagster._utils import interrupts
 from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
 
 from kommo_airtable_sync.core.errors import SyncError
+from kommo_airtable_sync.defs.history import relax_history
 from kommo_airtable_sync.defs.resources import warm_engine
 from kommo_airtable_sync.opening import open_database
 from kommo_airtable_sync.runtime.celery_app import build_celery
-from kommo_airtable_sync.defs.history import relax_history
 from kommo_airtable_sync.runtime.instance import prepare_home
 from kommo_airtable_sync.settings import Settings, child_environment
 from kommo_airtable_sync.store.runners import Runners

@@ -1,9 +1,10 @@
 """One rate budget for each remote account, shared by every process of ours (design 3.6).
 
-The budget is a log of the last N grants, N being the API's calls a second: call N+1 is granted one
-window after the first of them. So five calls may go at once, and six never fall into one second.
-The window is a little longer than a second because what counts is when calls *arrive*; a call that
-was slow on its way moves its own mark later when it ends.
+The budget is a log of grants, N being the API's calls a second: call N+1 is granted one window
+after the first of them. So five calls may go at once, and six never fall into one second. What
+counts is when calls *arrive*, so the window is a little longer than a second, a call that was slow
+on its way moves its own mark later when it ends, and whoever waited for a place looks again when it
+has come: calls before it may have moved meanwhile.
 
 Live callers reserve the next place and wait for it. Bulk callers take a place only when one is
 free at once, so never before a live caller who waits: his place is the last of the log.
@@ -21,7 +22,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -40,6 +41,8 @@ from kommo_airtable_sync.store.database import Connection, Database, instant
 
 MARGIN_SECONDS = 0.08
 WINDOW_SECONDS = 1.0 + MARGIN_SECONDS
+# So much of the margin is for those who wake up late; a mark that is later still is moved.
+LATE_SECONDS = 0.02
 # When a bulk call that was refused for the month's sake may ask again: not in a moment.
 RESERVED_SECONDS = 3600.0
 # Nobody reserves a place so far ahead, or is told to wait for so long: a clock was set back.
@@ -87,16 +90,38 @@ class Grant:
 
 def next_grant(state: BudgetState, calls_per_second: int, lane: Priority, now: float) -> Grant:
     """Decide when the next call may start. Pure; the caller stores the returned state."""
-    sane = [at for at in state.grants if at <= now + AHEAD_SECONDS_MAX]
-    recent = sane[-calls_per_second:]
-    blocked = state.blocked_until if state.blocked_until <= now + BLOCK_SECONDS_MAX else now
+    sane = _sane(state, now)
     # Never before a place already given away: the log stays in order.
-    earliest = max(now, blocked, *recent[-1:])
-    if len(recent) == calls_per_second:
-        earliest = max(earliest, recent[0] + WINDOW_SECONDS)
+    earliest = max((_earliest(sane, calls_per_second, now), *sane.grants[-1:]))
     if lane == BULK and earliest > now:
         return Grant(False, earliest, state)
-    return Grant(True, earliest, BudgetState((*recent, earliest)[-calls_per_second:], blocked))
+    return Grant(True, earliest, replace(sane, grants=(*sane.grants, earliest)))
+
+
+def keep_place(state: BudgetState, calls_per_second: int, place: float, now: float) -> Grant:
+    """Decide when a call may start whose place has come: now, or later if others came late."""
+    sane = _sane(state, now)
+    others = list(sane.grants)
+    if place in others:
+        others.remove(place)
+    due = max(place, now)
+    before = tuple(at for at in others if at <= due)
+    earliest = _earliest(replace(sane, grants=before), calls_per_second, due)
+    at = place if earliest - place <= LATE_SECONDS else earliest
+    return Grant(True, at, replace(sane, grants=tuple(sorted([*others, at]))))
+
+
+def _earliest(state: BudgetState, calls_per_second: int, now: float) -> float:
+    recent = state.grants[-calls_per_second:]
+    free = recent[0] + WINDOW_SECONDS if len(recent) == calls_per_second else now
+    return max(now, state.blocked_until, free)
+
+
+def _sane(state: BudgetState, now: float) -> BudgetState:
+    """Without what is long past, or so far ahead that a clock must have been set back."""
+    since, until = now - 2 * WINDOW_SECONDS, now + AHEAD_SECONDS_MAX
+    blocked = state.blocked_until if state.blocked_until <= now + BLOCK_SECONDS_MAX else now
+    return BudgetState(tuple(at for at in state.grants if since <= at <= until), blocked)
 
 
 class SqlBudget:
@@ -134,23 +159,24 @@ class SqlBudget:
         Raises:
             SideUnavailable: (``reserved``) for a bulk call once the month's rest is kept for live.
         """
-        granted_at, overslept = self._wait()
-        started_at = self._database.clock.now().timestamp()
+        place, since = self._wait()
         self.calls += 1
         try:
             yield
         finally:
-            took = self._database.clock.now().timestamp() - started_at
+            took = self._database.clock.now().timestamp() - since
             if took >= 0.0:  # else the clock was set back meanwhile, and says nothing
-                self._learn(granted_at, overslept, took)
+                self._learn(place, took)
 
-    def _learn(self, granted_at: float, overslept: float, took: float) -> None:
-        usual = took if self._usual_seconds is None else min(took, self._usual_seconds * 1.02)
-        self._usual_seconds = usual
+    def _learn(self, place: float, took: float) -> None:
+        """Move the mark of a call that took longer than usual from its mark to its answer."""
+        # The first call knows no better than that it has arrived once it is answered.
+        usual = 0.0 if self._usual_seconds is None else min(took, self._usual_seconds * 1.02)
+        self._usual_seconds = usual or took
         # The window's margin covers a little lateness; only what is beyond it moves the mark.
-        uncovered = overslept + took - usual - MARGIN_SECONDS
+        uncovered = took - usual - MARGIN_SECONDS
         if uncovered > 0.0:
-            self._correct(granted_at, uncovered)
+            self._correct(place, uncovered)
 
     def wait_for_place(self) -> None:
         """Bulk takes its place before it claims, so that it holds no lease while waiting."""
@@ -176,43 +202,39 @@ class SqlBudget:
             )
 
     def _wait(self, *, take: bool = True) -> tuple[float, float]:
-        """Returns database time of the grant, and by how many seconds we woke up late."""
+        """Returns the mark of the place, and the same moment by our own clock."""
         clock = self._database.clock
+        place: float | None = None
         while True:
             with self._database.write() as connection:
                 now = self._database.now(connection)
+                now_here = clock.now().timestamp()
                 state = _read(connection, self._account) or BudgetState(())
-                grant = next_grant(state, self._calls_per_second, self.lane, now)
+                if place is None:
+                    grant = next_grant(state, self._calls_per_second, self.lane, now)
+                else:
+                    grant = keep_place(state, self._calls_per_second, place, now)
                 if grant.granted and take:
-                    _store(connection, self._account, grant.state)
-                    if self._quota is not None:
+                    _store(connection, self._account, grant.state, is_new=place is None)
+                    if self._quota is not None and place is None:
                         _count(self._database, connection, self._quota, self.lane, grant.at)
-            # A refused one asks again a little later in any case: clocks have coarser grains.
-            pause = max(0.0 if grant.granted else 0.001, grant.at - now)
-            asleep_at = clock.now().timestamp()
-            if pause:
-                clock.sleep(pause)
-            # Whoever slept may have slept through a 429: the place is then void.
-            if grant.granted and not (pause and self._blocked()):
-                return grant.at, clock.now().timestamp() - asleep_at - pause
+                    place = grant.at
+            wait = grant.at - now
+            if grant.granted and wait <= 0.0:
+                return grant.at, now_here + wait
+            # Clocks have coarser grains than what is left of some waits.
+            clock.sleep(max(0.001, wait))
 
-    def _blocked(self) -> bool:
-        with self._database.read() as connection:
-            now = self._database.now(connection)
-            until = connection.scalar(
-                sa.select(budgets.c.blocked_until).where(budgets.c.account == self._account)
-            )
-        return until is not None and now < until <= now + BLOCK_SECONDS_MAX
-
-    def _correct(self, granted_at: float, late_by: float) -> None:
+    def _correct(self, place: float, late_by: float) -> None:
         with self._database.write() as connection:
             state = _read(connection, self._account)
-            if state is None or granted_at not in state.grants:
+            if state is None:
                 return
             moved = list(state.grants)
-            moved.remove(granted_at)
+            if place in moved:
+                moved.remove(place)
             # It has arrived by now at the latest, whatever our own clock has done meanwhile.
-            arrived_at = max(granted_at, min(granted_at + late_by, self._database.now(connection)))
+            arrived_at = max(place, min(place + late_by, self._database.now(connection)))
             moved = sorted([*moved, arrived_at])
             connection.execute(
                 sa.update(budgets)
@@ -324,12 +346,9 @@ def _read(connection: Connection, account: str) -> BudgetState | None:
     return BudgetState(tuple(json.loads(row.grants)), row.blocked_until)
 
 
-def _store(connection: Connection, account: str, state: BudgetState) -> None:
+def _store(connection: Connection, account: str, state: BudgetState, *, is_new: bool) -> None:
     connection.execute(
         sa.update(budgets)
         .where(budgets.c.account == account)
-        .values(
-            grants=json.dumps(state.grants),
-            calls=budgets.c.calls + 1,
-        )
+        .values(grants=json.dumps(state.grants), calls=budgets.c.calls + int(is_new))
     )

@@ -167,7 +167,9 @@ def _crash(known: Known) -> Iterator[Cells]:
 def _outage(known: Known) -> Iterator[Cells]:
     [row] = known["outage"]
     dead = row["dead"] + row["differences"]
-    yield _zero(f"Airtable away for {row['outage_s']:g} s: dead, or different", dead)
+    away = f"Airtable away for {row['outage_s']:g} s"
+    yield _zero(f"{away}: dead, or different", dead)
+    yield _zero(f"{away}: 429s after it", row["too_many_requests"])
 
 
 def _duplicates(known: Known) -> Iterator[Cells]:

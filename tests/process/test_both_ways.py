@@ -44,7 +44,7 @@ def new_deal(stack: Stack, **attributes: Any) -> int:
     """A deal that both sides have agreed on."""
     lead = stack.stand_ins.add_lead(**attributes)
     stack.wait_for_record(lead)
-    wait_until(stack.quiet, 30, "it is settled")
+    wait_until(stack.quiet, 90, "it is settled")
     return lead
 
 
@@ -85,7 +85,7 @@ def test_edits_of_different_fields_within_a_second_both_survive_on_both_sides(
     edit_both(stack, lead, {"name": "Named in Kommo"}, {"Amount": 777})
     stack.wait_for_lead(lead, name="Named in Kommo", price=777)
     stack.wait_for_record(lead, Deal_Name="Named in Kommo", Amount=777)
-    wait_until(stack.quiet, 30, "the echoes are over")
+    wait_until(stack.quiet, 90, "the echoes are over")
     stack.wait_for_lead(lead, 0, name="Named in Kommo", price=777)
     stack.wait_for_record(lead, 0, Deal_Name="Named in Kommo", Amount=777)
 
@@ -96,7 +96,7 @@ def test_of_two_edits_of_one_field_the_rule_chooses_and_the_journal_keeps_the_lo
     lead = new_deal(stack, name="Contested", price=1)
     edit_both(stack, lead, {"price": 500}, {"Amount": 900})
     stack.wait_for_record(lead, Amount=500)
-    wait_until(stack.quiet, 30, "the echoes are over")
+    wait_until(stack.quiet, 90, "the echoes are over")
     stack.wait_for_lead(lead, 0, price=500)
     stack.wait_for_record(lead, 0, Amount=500)
     losers = [
@@ -117,8 +117,8 @@ def test_two_people_each_add_a_tag_and_both_stay_on_both_sides(stack: Stack) -> 
     )
     everything = {"hot", "partner", "newsletter"}
     stack.wait_for_lead(lead, tags=everything)
-    wait_until(lambda: set(stack.wait_for_record(lead)["Tags"]) == everything, 30, "all tags")
-    wait_until(stack.quiet, 30, "the echoes are over")
+    wait_until(lambda: set(stack.wait_for_record(lead)["Tags"]) == everything, 90, "all tags")
+    wait_until(stack.quiet, 90, "the echoes are over")
     stack.wait_for_lead(lead, 0, tags=everything)
 
 
@@ -131,12 +131,12 @@ def test_what_airtable_owns_goes_back_whatever_kommo_says(stack: Stack) -> None:
         named = {each["field_name"]: each["values"][0]["value"] for each in custom}
         return named.get("Onboarding status")
 
-    wait_until(lambda: onboarding() == "In progress", 60, "Kommo shows the status")
-    wait_until(stack.quiet, 30, "the echoes are over")
+    wait_until(lambda: onboarding() == "In progress", 90, "Kommo shows the status")
+    wait_until(stack.quiet, 90, "the echoes are over")
     field = onboarding_field(stack, lead)
     changed = {"field_id": field, "values": [{"value": "Done"}]}
     stack.stand_ins.edit_lead(lead, custom_fields_values=[changed])
-    wait_until(lambda: onboarding() == "In progress", 60, "Kommo's edit is taken back")
+    wait_until(lambda: onboarding() == "In progress", 90, "Kommo's edit is taken back")
     stack.wait_for_record(lead, 0, Onboarding_Status="In progress")
 
 
@@ -161,7 +161,7 @@ def test_a_webhook_tells_as_well_as_the_automation_does(stack: Stack) -> None:
 
 
 def test_in_the_end_both_sides_agree_and_nothing_goes_to_and_fro(stack: Stack) -> None:
-    wait_until(stack.quiet, 60, "nothing is left to do")
+    wait_until(stack.quiet, 90, "nothing is left to do")
     found = agreement(stack.stand_ins)
     assert (found.duplicates, found.differences) == (0, ())
     seen = see(stack.stand_ins)

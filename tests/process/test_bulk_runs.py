@@ -90,7 +90,7 @@ def test_one_day_of_thirty_fails_alone_and_re_execute_heals_it(stack: Stack) -> 
     )["launchPartitionBackfill"]
     assert launched["__typename"] == "LaunchBackfillSuccess", launched
     backfill = launched["backfillId"]
-    wait_until(lambda: runs(stack, backfill=backfill), 60, "the first run", 0.5)
+    wait_until(lambda: runs(stack, backfill=backfill), 90, "the first run", 0.5)
 
     # Live changes do not wait for it.
     live = stack.stand_ins.add_lead(name="Live", price=1)
@@ -123,7 +123,7 @@ def test_one_day_of_thirty_fails_alone_and_re_execute_heals_it(stack: Stack) -> 
     again = stack.graphql(AGAIN, params={"parentRunId": failed, "strategy": "FROM_FAILURE"})
     assert again["launchRunReexecution"]["__typename"] == "LaunchRunSuccess", again
     wait_until(
-        lambda: days_by_status(stack).get("MATERIALIZED") == set(PARTITIONS), 60, "it is healed"
+        lambda: days_by_status(stack).get("MATERIALIZED") == set(PARTITIONS), 90, "it is healed"
     )
     assert not days_by_status(stack).get("FAILED")
     stack.wait_for_record(bad, 5)
@@ -147,11 +147,11 @@ def test_after_a_gap_what_nobody_told_of_is_found_by_itself(stack: Stack) -> Non
         found = stack.graphql(RUNS, filter=filter_)["runsOrError"]["results"]
         return found[0] if len(found) == 1 and found[0]["status"] == "SUCCESS" else None
 
-    run = wait_until(ended, 60, "its run ends", 0.5)
+    run = wait_until(ended, 90, "its run ends", 0.5)
     tags = {tag["key"]: tag["value"] for tag in run["tags"]}
     assert tags["dagster/run_key"].startswith("gap-")
     assert tags["dagster-celery/queue"] == "bulk"
-    wait_until(lambda: Gaps(stack.database()).since() is None, 60, "the gap is forgotten", 0.5)
+    wait_until(lambda: Gaps(stack.database()).since() is None, 90, "the gap is forgotten", 0.5)
 
 
 def start_reconcile(stack: Stack) -> str:
@@ -178,7 +178,7 @@ def wait_for_run(stack: Stack, run_id: str, status: str) -> None:
 def test_kill_9_of_the_worker_amid_a_reconciliation_costs_neither_a_write_nor_an_edit(
     stack: Stack,
 ) -> None:
-    wait_until(stack.quiet, 60, "nothing is under way", 0.2)
+    wait_until(stack.quiet, 90, "nothing is under way", 0.2)
     drifted = [lead_of(stack, day) for day in PARTITIONS[:12]]
     edited = drifted[0]
     stack.control("kommo", "PATCH", "settings", {"hook_lose": 1.0})
@@ -186,7 +186,7 @@ def test_kill_9_of_the_worker_amid_a_reconciliation_costs_neither_a_write_nor_an
     run_id = start_reconcile(stack)
     # The comparison reads; what it found is being written when the worker dies.
     stack.control("airtable", "PATCH", "settings", {"latency_seconds": 1.5})
-    wait_until(lambda: stack.reports().inbox_counts()["claimed"], 40, "a batch is under way")
+    wait_until(lambda: stack.reports().inbox_counts()["claimed"], 90, "a batch is under way")
     mark = next((stack.home / "run").glob("worker-bulk-*.ready"))
     os.kill(int(mark.read_text()), signal.SIGKILL)
     stack.control("kommo", "PATCH", "settings", {"hook_lose": 0.0})
@@ -197,7 +197,7 @@ def test_kill_9_of_the_worker_amid_a_reconciliation_costs_neither_a_write_nor_an
     stack.wait_for_record(edited, Amount=78)
     for lead in drifted[1:]:
         stack.wait_for_record(lead, Amount=77)
-    wait_until(stack.quiet, 60, "all is worked off", 0.2)
+    wait_until(stack.quiet, 90, "all is worked off", 0.2)
     wait_for_run(stack, start_reconcile(stack), "SUCCESS")
     stack.wait_for_record(edited, 5, Amount=78)
     shown = [record["Kommo Deal ID"] for record in stack.records()]

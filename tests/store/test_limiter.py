@@ -6,8 +6,10 @@ import multiprocessing
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
+from heapq import heappop, heappush
 from pathlib import Path
 
 import pytest
@@ -20,10 +22,12 @@ from kommo_airtable_sync.core.types import BULK, LIVE, Priority
 from kommo_airtable_sync.store import limiter
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.limiter import (
+    LATE_SECONDS,
     MARGIN_SECONDS,
     WINDOW_SECONDS,
     BudgetState,
     SqlBudget,
+    keep_place,
     next_grant,
 )
 from tests.conftest import HandClock
@@ -118,6 +122,43 @@ def test_a_live_caller_waits_only_for_the_live_callers_before_it(
         state = grant.state
 
 
+@given(rates, st.lists(st.tuples(waits, waits), min_size=1, max_size=40))
+def test_no_second_holds_more_calls_than_the_limit_however_late_the_callers_wake_up(
+    rate: int, callers: list[tuple[float, float]]
+) -> None:
+    # Each caller asks so long after the one before, and wakes up so much too late, each time.
+    state, called = BudgetState(()), list[float]()
+    asks, asked_at = list[tuple[float, int]](), START
+    for number, (pause, _) in enumerate(callers):
+        asked_at += pause
+        asks.append((asked_at, number))
+    places = dict[int, float]()
+    while asks:
+        now, caller = heappop(asks)
+        if caller in places:
+            grant = keep_place(state, rate, places[caller], now)
+        else:
+            grant = next_grant(state, rate, LIVE, now)
+        state, places[caller] = grant.state, grant.at
+        if grant.at <= now:
+            called.append(now)
+        else:
+            heappush(asks, (grant.at + callers[caller][1], caller))
+    assert len(called) == len(callers)
+    assert most_in_a_second(called, WINDOW_SECONDS - LATE_SECONDS - JITTER) <= rate
+
+
+@given(rates, st.integers(1, 30))
+def test_callers_who_wake_up_in_time_keep_their_places(rate: int, waiting: int) -> None:
+    state = BudgetState(())
+    for _ in range(waiting):
+        state = next_grant(state, rate, LIVE, START).state
+    for place in state.grants:
+        kept = keep_place(state, rate, place, place + LATE_SECONDS / 2)
+        assert kept.at == place
+        assert set(kept.state.grants) <= set(state.grants)
+
+
 @pytest.mark.parametrize("rate", [1, 5, 7])
 @pytest.mark.parametrize("lane", [LIVE, BULK])
 def test_nine_tenths_of_the_limit_are_used_when_always_asked(rate: int, lane: Priority) -> None:
@@ -192,6 +233,65 @@ def test_a_caller_asleep_when_the_429_came_does_not_go(
     call(ours)
     assert len(asleep) == 2
     assert elapsed(clock, start) >= 30
+
+
+def test_a_caller_asleep_when_another_arrived_late_waits_for_that_one(
+    database: Database, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = SqlBudget(database, "airtable", 1), SqlBudget(database, "airtable", 1)
+    underway, arrived_at = ExitStack(), list[datetime]()
+    underway.enter_context(theirs.slot())
+
+    def sleep(seconds: float) -> None:
+        if not arrived_at:  # their call is answered, late, while ours waits for its place
+            clock.advance(0.7)
+            underway.close()
+            arrived_at.append(clock.now())
+            seconds -= 0.7
+        clock.advance(seconds)
+
+    monkeypatch.setattr(clock, "sleep", sleep)
+    call(ours)
+    assert elapsed(clock, arrived_at[0]) >= 1.0
+
+
+def test_who_overslept_counts_from_when_he_woke_up_while_his_call_is_underway(
+    database: Database, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = SqlBudget(database, "airtable", 1), SqlBudget(database, "airtable", 1)
+    call(ours)
+    with monkeypatch.context() as patched:
+        patched.setattr(clock, "sleep", lambda seconds: clock.advance(seconds + 0.9))  # pyright: ignore[reportUnknownLambdaType]
+        with ours.slot():
+            sent_at = clock.now()
+            patched.undo()
+            call(theirs)
+    assert elapsed(clock, sent_at) == pytest.approx(WINDOW_SECONDS)
+
+
+def test_a_budget_that_was_slow_to_commit_counts_from_the_call(
+    database: Database, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = SqlBudget(database, "airtable", 1)
+    with monkeypatch.context() as patched:
+        # What is read of the clock inside the transaction is half a second old at its end.
+        store = limiter._store  # pyright: ignore[reportPrivateUsage]
+        patched.setattr(limiter, "_store", lambda *a, **k: (store(*a, **k), clock.advance(0.5)))
+        call(budget)
+    sent_at = clock.now()
+    call(budget)
+    assert elapsed(clock, sent_at) >= 1.0
+
+
+def test_the_first_call_of_a_process_counts_from_its_answer(
+    database: Database, clock: HandClock
+) -> None:
+    ours, theirs = SqlBudget(database, "airtable", 1), SqlBudget(database, "airtable", 1)
+    with ours.slot():
+        clock.advance(0.6)  # nobody knows yet how long a call takes
+    answered_at = clock.now()
+    call(theirs)
+    assert elapsed(clock, answered_at) >= 1.0
 
 
 def test_bulk_waits_for_a_place_before_it_claims_and_takes_none(

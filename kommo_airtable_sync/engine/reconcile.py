@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -224,8 +224,3 @@ def last_report(database: Database, name: str = LAST) -> dict[str, Json] | None:
 def fingerprint(config: SyncConfig) -> str:
     """Changes whenever anything of sync.yaml does."""
     return hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
-
-
-def sample(findings: Iterator[Json], size: int) -> Sequence[Json]:
-    """The first few findings, for a table."""
-    return list(islice(findings, size))

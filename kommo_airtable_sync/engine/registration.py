@@ -120,11 +120,6 @@ def register_airtable(engine: Engine, base_url: str) -> AirtableWebhook:
     return kept
 
 
-def registrations(engine: Engine, secret: str) -> list[Registration]:
-    """The webhooks that call our receiver; other programs' and installations' are left out."""
-    return [each for registered in SIDES.values() for each in registered(engine, secret)]
-
-
 def remove(engine: Engine, secret: str) -> list[Registration]:
     """End every webhook of ours: Kommo's that carry our secret, Airtable's that we registered.
 

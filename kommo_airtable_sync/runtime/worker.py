@@ -18,12 +18,13 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, signals
-from dagster import DagsterInstance, DagsterRunStatus
+from dagster import DagsterError, DagsterInstance, DagsterRunStatus
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import unpack_value
 from dagster._utils import interrupts
 from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
+from sqlalchemy.exc import SQLAlchemyError
 
 from kommo_airtable_sync.core.errors import SyncError
 from kommo_airtable_sync.defs.history import relax_history
@@ -123,11 +124,8 @@ def _watch_for_terminate(run_id: str) -> Callable[[], None]:
 
     def watch() -> None:
         with DagsterInstance.get() as instance:
-            while not over.wait(TERMINATE_LOOK_SECONDS):
-                run = instance.get_run_by_id(run_id)
-                if run and run.status == DagsterRunStatus.CANCELING:
-                    os.kill(os.getpid(), signal.SIGINT)
-                    return
+            if person_ends_it(instance, run_id, over):
+                os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=watch, name=f"terminate-{run_id[:8]}", daemon=True)
     thread.start()
@@ -137,3 +135,23 @@ def _watch_for_terminate(run_id: str) -> Callable[[], None]:
         thread.join(timeout=5.0)
 
     return stop
+
+
+def person_ends_it(instance: DagsterInstance, run_id: str, over: threading.Event) -> bool:
+    """Look until a person terminates the run (True) or it is over (False).
+
+    A Dagster database that is away for a while says nothing: the next look may.
+    """
+    told = False
+    while not over.wait(TERMINATE_LOOK_SECONDS):
+        try:
+            run = instance.get_run_by_id(run_id)
+        except (DagsterError, SQLAlchemyError) as error:
+            if not told:
+                log.warning("Terminate is not seen while Dagster's database is away: %s", error)
+            told = True
+            continue
+        told = False
+        if run and run.status == DagsterRunStatus.CANCELING:
+            return True
+    return False

@@ -1,13 +1,7 @@
 """One rate budget for each remote account, shared by every process of ours (design 3.6).
 
-The budget is a log of grants, N being the API's calls a second: call N+1 is granted one window
-after the first of them. So five calls may go at once, and six never fall into one second. What
-counts is when calls *arrive*, so the window is a little longer than a second, a call that was slow
-on its way moves its own mark later when it ends, and whoever waited for a place looks again when it
-has come: calls before it may have moved meanwhile.
-
-Live callers reserve the next place and wait for it. Bulk callers take a place only when one is
-free at once, so never before a live caller who waits: his place is the last of the log.
+Who may go when is decided in ``core.rate_budget``: live callers stand in a queue, sleep until their
+turn should come, and look again. A call that was slow on its way moves its own mark when it ends.
 
 Airtable's monthly quota is counted with each grant (``core.quota``). Live calls never wait for it.
 Bulk calls are refused once the rest is kept for live events, and while bulk is slowed each of them
@@ -22,10 +16,10 @@ from __future__ import annotations
 import json
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from kommo_airtable_sync.core.errors import SideUnavailable
 from kommo_airtable_sync.core.quota import (
@@ -36,18 +30,21 @@ from kommo_airtable_sync.core.quota import (
     month_of,
     quota_report,
 )
+from kommo_airtable_sync.core.rate_budget import (
+    BLOCK_SECONDS_MAX,
+    MARGIN_SECONDS,
+    BudgetState,
+    Waiting,
+    look,
+    sane,
+)
 from kommo_airtable_sync.core.types import BULK, LIVE, Priority
 from kommo_airtable_sync.store.database import Connection, Database, instant
 
-MARGIN_SECONDS = 0.08
-WINDOW_SECONDS = 1.0 + MARGIN_SECONDS
-# So much of the margin is for those who wake up late; a mark that is later still is moved.
-LATE_SECONDS = 0.02
+# A call on its way for longer than this, from leave to answer, may have arrived late.
+USUAL_SECONDS_MAX = 0.3
 # When a bulk call that was refused for the month's sake may ask again: not in a moment.
 RESERVED_SECONDS = 3600.0
-# Nobody reserves a place so far ahead, or is told to wait for so long: a clock was set back.
-AHEAD_SECONDS_MAX = 60.0
-BLOCK_SECONDS_MAX = 3600.0
 CREATION_LOCK = 0x6B61_6C6D  # any fixed number; PostgreSQL advisory lock
 
 _metadata = sa.MetaData()
@@ -69,59 +66,6 @@ quota_months = sa.Table(
     # When the next bulk batch may begin, seconds since the epoch; heeded while bulk is slowed.
     sa.Column("bulk_at", sa.Double, nullable=False),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetState:
-    """One account's row: times in seconds since the epoch, oldest grant first."""
-
-    grants: tuple[float, ...]
-    blocked_until: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """Go at ``at`` if granted, else ask again then."""
-
-    granted: bool
-    at: float
-    state: BudgetState
-
-
-def next_grant(state: BudgetState, calls_per_second: int, lane: Priority, now: float) -> Grant:
-    """Decide when the next call may start. Pure; the caller stores the returned state."""
-    sane = _sane(state, now)
-    # Never before a place already given away: the log stays in order.
-    earliest = max((_earliest(sane, calls_per_second, now), *sane.grants[-1:]))
-    if lane == BULK and earliest > now:
-        return Grant(False, earliest, state)
-    return Grant(True, earliest, replace(sane, grants=(*sane.grants, earliest)))
-
-
-def keep_place(state: BudgetState, calls_per_second: int, place: float, now: float) -> Grant:
-    """Decide when a call may start whose place has come: now, or later if others came late."""
-    sane = _sane(state, now)
-    others = list(sane.grants)
-    if place in others:
-        others.remove(place)
-    due = max(place, now)
-    before = tuple(at for at in others if at <= due)
-    earliest = _earliest(replace(sane, grants=before), calls_per_second, due)
-    at = place if earliest - place <= LATE_SECONDS else earliest
-    return Grant(True, at, replace(sane, grants=tuple(sorted([*others, at]))))
-
-
-def _earliest(state: BudgetState, calls_per_second: int, now: float) -> float:
-    recent = state.grants[-calls_per_second:]
-    free = recent[0] + WINDOW_SECONDS if len(recent) == calls_per_second else now
-    return max(now, state.blocked_until, free)
-
-
-def _sane(state: BudgetState, now: float) -> BudgetState:
-    """Without what is long past, or so far ahead that a clock must have been set back."""
-    since, until = now - 2 * WINDOW_SECONDS, now + AHEAD_SECONDS_MAX
-    blocked = state.blocked_until if state.blocked_until <= now + BLOCK_SECONDS_MAX else now
-    return BudgetState(tuple(at for at in state.grants if since <= at <= until), blocked)
 
 
 class SqlBudget:
@@ -159,27 +103,31 @@ class SqlBudget:
         Raises:
             SideUnavailable: (``reserved``) for a bulk call once the month's rest is kept for live.
         """
-        place, since = self._wait()
+        went_at, since = self._wait()
         self.calls += 1
         try:
             yield
         finally:
             took = self._database.clock.now().timestamp() - since
             if took >= 0.0:  # else the clock was set back meanwhile, and says nothing
-                self._learn(place, took)
+                self._learn(went_at, took)
 
-    def _learn(self, place: float, took: float) -> None:
-        """Move the mark of a call that took longer than usual from its mark to its answer."""
+    def _learn(self, went_at: float, took: float) -> None:
+        """Move the mark of a call that took longer than usual."""
         # The first call knows no better than that it has arrived once it is answered.
         usual = 0.0 if self._usual_seconds is None else min(took, self._usual_seconds * 1.02)
-        self._usual_seconds = usual or took
+        self._usual_seconds = min(usual or took, USUAL_SECONDS_MAX)
         # The window's margin covers a little lateness; only what is beyond it moves the mark.
         uncovered = took - usual - MARGIN_SECONDS
         if uncovered > 0.0:
-            self._correct(place, uncovered)
+            self._correct(went_at, uncovered)
 
     def wait_for_place(self) -> None:
-        """Bulk takes its place before it claims, so that it holds no lease while waiting."""
+        """Wait until there is room for a call, and take none: `slot` does.
+
+        Bulk does so before it claims, so that it holds no lease while it waits; what is announced
+        in the journal does not age meanwhile.
+        """
         self._wait(take=False)
 
     def bulk_may_begin(self) -> bool:
@@ -187,78 +135,96 @@ class SqlBudget:
         return self._quota is None or bulk_may_begin(self._database, self._quota)
 
     def throttled(self, retry_after_seconds: float) -> None:
-        """The API answered 429: nobody calls it for so long."""
+        """The API answered 429: nobody calls it for so long, an hour at most."""
         with self._database.write() as connection:
-            until = self._database.now(connection) + retry_after_seconds
-            connection.execute(
-                sa.update(budgets)
-                .where(budgets.c.account == self._account)
-                .values(
-                    blocked_until=sa.case(
-                        (budgets.c.blocked_until > until, budgets.c.blocked_until), else_=until
-                    ),
-                    throttled=budgets.c.throttled + 1,
-                )
-            )
+            state, now = self._read(connection)
+            until = now + min(retry_after_seconds, BLOCK_SECONDS_MAX)
+            state = replace(state, blocked_until=max(state.blocked_until, until))
+            self._store(connection, state, throttled=1)
 
     def _wait(self, *, take: bool = True) -> tuple[float, float]:
-        """Returns the mark of the place, and the same moment by our own clock."""
+        """Returns when the caller went, by the database's clock and by our own."""
         clock = self._database.clock
-        place: float | None = None
+        number: int | None = None
         while True:
             with self._database.write() as connection:
-                now = self._database.now(connection)
+                state, now = self._read(connection)
                 now_here = clock.now().timestamp()
-                state = _read(connection, self._account) or BudgetState(())
-                if place is None:
-                    grant = next_grant(state, self._calls_per_second, self.lane, now)
-                else:
-                    grant = keep_place(state, self._calls_per_second, place, now)
-                if grant.granted and take:
-                    _store(connection, self._account, grant.state, is_new=place is None)
-                    if self._quota is not None and place is None:
-                        _count(self._database, connection, self._quota, self.lane, grant.at)
-                    place = grant.at
-            wait = grant.at - now
-            if grant.granted and wait <= 0.0:
-                return grant.at, now_here + wait
+                found = look(state, self._calls_per_second, self.lane, now, number)
+                goes = found.go and take
+                if goes and self._quota is not None:
+                    _count(self._database, connection, self._quota, self.lane, now)
+                after = found.state
+                if found.go and not take:
+                    after = replace(after, calls=state.calls)
+                if after != state:
+                    self._store(connection, after, calls=int(goes))
+            if found.go:
+                return now, now_here
+            number = found.number
             # Clocks have coarser grains than what is left of some waits.
-            clock.sleep(max(0.001, wait))
+            clock.sleep(max(0.001, found.at - now))
 
-    def _correct(self, place: float, late_by: float) -> None:
+    def _correct(self, went_at: float, late_by: float) -> None:
         with self._database.write() as connection:
-            state = _read(connection, self._account)
-            if state is None:
-                return
-            moved = list(state.grants)
-            if place in moved:
-                moved.remove(place)
+            state, now = self._read(connection)
+            calls = list(state.calls)
+            if went_at in calls:
+                calls.remove(went_at)
             # It has arrived by now at the latest, whatever our own clock has done meanwhile.
-            arrived_at = max(place, min(place + late_by, self._database.now(connection)))
-            moved = sorted([*moved, arrived_at])
-            connection.execute(
-                sa.update(budgets)
-                .where(budgets.c.account == self._account)
-                .values(grants=json.dumps(moved))
+            arrived_at = max(went_at, min(went_at + late_by, now))
+            self._store(connection, replace(state, calls=tuple(sorted([*calls, arrived_at]))))
+
+    def _read(self, connection: Connection) -> tuple[BudgetState, float]:
+        """The account's row, locked, and then the time: on PostgreSQL a lock may take a while."""
+        mine = budgets.c.account == self._account
+        row = connection.execute(sa.select(budgets).where(mine).with_for_update()).first()
+        if row is None:  # removed under our feet
+            _insert(self._database, connection, self._account)
+            return BudgetState(), self._database.now(connection)
+        now = self._database.now(connection)
+        return sane(_from_json(row.grants, row.blocked_until), now), now
+
+    def _store(
+        self, connection: Connection, state: BudgetState, *, calls: int = 0, throttled: int = 0
+    ) -> None:
+        connection.execute(
+            sa.update(budgets)
+            .where(budgets.c.account == self._account)
+            .values(
+                grants=_to_json(state),
+                blocked_until=state.blocked_until,
+                calls=budgets.c.calls + calls,
+                throttled=budgets.c.throttled + throttled,
             )
+        )
+
+
+def _to_json(state: BudgetState) -> str:
+    queue = [(each.number, each.until) for each in state.queue]
+    return json.dumps({"calls": state.calls, "queue": queue, "next": state.next_number})
+
+
+def _from_json(text: str, blocked_until: float) -> BudgetState:
+    known: Any = json.loads(text)
+    if isinstance(known, list):  # of an earlier version: the calls alone
+        return BudgetState(tuple(json.loads(text)), blocked_until=blocked_until)
+    queue = tuple(Waiting(number, until) for number, until in known["queue"])
+    return BudgetState(tuple(known["calls"]), queue, known["next"], blocked_until)
 
 
 def _prepare(database: Database, account: str) -> None:
     """Create the table and the account's row; several processes may do so at once."""
-    insert = (sqlite.insert if database.is_sqlite else postgresql.insert)(budgets)
     with database.write() as connection:
         if not database.is_sqlite:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CREATION_LOCK)))
         _metadata.create_all(connection)
-        connection.execute(
-            insert.values(
-                account=account,
-                grants="[]",
-                blocked_until=0.0,
-                calls=0,
-                throttled=0,
-            ).on_conflict_do_nothing()
-        )
+        _insert(database, connection, account)
+
+
+def _insert(database: Database, connection: Connection, account: str) -> None:
+    row = {"account": account, "grants": "[]", "blocked_until": 0.0, "calls": 0, "throttled": 0}
+    connection.execute(database.insert(budgets).values(row).on_conflict_do_nothing())
 
 
 def usage(database: Database) -> dict[str, tuple[int, int]]:
@@ -326,7 +292,7 @@ def _count(
                 "airtable", RESERVED, detail, retry_after_seconds=RESERVED_SECONDS, sent=False
             )
         bulk_at += pace.seconds_between
-    insert = (sqlite.insert if database.is_sqlite else postgresql.insert)(quota_months)
+    insert = database.insert(quota_months)
     changed = {"calls": quota_months.c.calls + 1} | ({"bulk_at": bulk_at} if bulk_at else {})
     connection.execute(
         insert.values(
@@ -334,21 +300,4 @@ def _count(
         ).on_conflict_do_update(
             index_elements=[quota_months.c.base, quota_months.c.month], set_=changed
         )
-    )
-
-
-def _read(connection: Connection, account: str) -> BudgetState | None:
-    row = connection.execute(
-        sa.select(budgets).where(budgets.c.account == account).with_for_update()
-    ).first()
-    if row is None:
-        return None
-    return BudgetState(tuple(json.loads(row.grants)), row.blocked_until)
-
-
-def _store(connection: Connection, account: str, state: BudgetState, *, is_new: bool) -> None:
-    connection.execute(
-        sa.update(budgets)
-        .where(budgets.c.account == account)
-        .values(grants=json.dumps(state.grants), calls=budgets.c.calls + int(is_new))
     )

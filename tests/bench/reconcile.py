@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kommo_airtable_sync.core.rate_budget import WINDOW_SECONDS
 from kommo_airtable_sync.sandbox.observe import Seen, agreement, quantiles, see
 from kommo_airtable_sync.sandbox.stand_ins import StandIns
-from kommo_airtable_sync.store.limiter import WINDOW_SECONDS
 from tests.bench.accounts import FAST, REAL, fill, limits
 from tests.bench.drift import plant
 from tests.bench.echo import calls

@@ -13,13 +13,15 @@ from kommo_airtable_sync.core.registration import (
     edited_in_airtable,
     specification,
 )
+from kommo_airtable_sync.engine.context import Engine
 from kommo_airtable_sync.engine.pull import pull_webhook
 from kommo_airtable_sync.engine.registration import (
     KOMMO_DOCUMENT,
+    SIDES,
+    Registration,
     mend_kommo_webhook,
     register_airtable,
     register_kommo,
-    registrations,
     remove,
 )
 from kommo_airtable_sync.sandbox.airtable.notifying import break_webhook
@@ -39,6 +41,11 @@ def world(new_world: Callable[..., World]) -> World:
     for shown in made.engine.kommo.webhooks():
         made.engine.kommo.unsubscribe(shown["destination"])
     return made
+
+
+def registrations(engine: Engine, secret: str) -> list[Registration]:
+    """The webhooks of ours on both sides, as `webhooks list` shows them."""
+    return [each for listed in SIDES.values() for each in listed(engine, secret)]
 
 
 def pinged(world: World) -> list[str]:

@@ -1,183 +1,36 @@
-"""The shared rate budget: the pure decision by properties, the SQL by contract and processes."""
+"""The shared rate budget: its SQL by contract and processes (the decision: tests/core)."""
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import datetime, timezone
-from heapq import heappop, heappush
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import sqlalchemy as sa
+from sqlalchemy import event
 
 from kommo_airtable_sync.core.errors import SideUnavailable
 from kommo_airtable_sync.core.quota import RESERVED, MonthlyQuota
+from kommo_airtable_sync.core.rate_budget import MARGIN_SECONDS, WINDOW_SECONDS
 from kommo_airtable_sync.core.types import BULK, LIVE, Priority
+from kommo_airtable_sync.opening import SystemClock
 from kommo_airtable_sync.store import limiter
 from kommo_airtable_sync.store.database import Database
-from kommo_airtable_sync.store.limiter import (
-    LATE_SECONDS,
-    MARGIN_SECONDS,
-    WINDOW_SECONDS,
-    BudgetState,
-    SqlBudget,
-    keep_place,
-    next_grant,
-)
+from kommo_airtable_sync.store.limiter import SqlBudget
 from tests.conftest import HandClock
+from tests.stack import wait_until
 from tests.store.caller import call_often
-
-# Doubles of seconds since the epoch are exact to about a quarter of a microsecond.
-JITTER = 1e-5
-START = 1_700_000_000.0
-
-rates = st.integers(1, 7)
-lanes = st.sampled_from([LIVE, BULK])
-waits = st.one_of(st.just(0.0), st.floats(0, 0.4), st.floats(0, 3))
-# (seconds since the last ask, lane, a 429 with so many seconds to wait, or none)
-asks = st.lists(
-    st.tuples(waits, lanes, st.one_of(st.none(), st.none(), st.floats(0.1, 30))), max_size=60
-)
 
 
 def most_in_a_second(times: Sequence[float], window: float = 1.0) -> int:
     ordered = sorted(times)
     return max((sum(at <= other < at + window for other in ordered) for at in ordered), default=0)
-
-
-@given(rates, asks)
-def test_no_second_ever_holds_more_grants_than_the_limit(
-    rate: int, sequence: list[tuple[float, Priority, float | None]]
-) -> None:
-    state, now, granted = BudgetState(()), START, list[float]()
-    for wait, lane, blocked_for in sequence:
-        now += wait
-        if blocked_for is not None:
-            # A shorter block after a longer one must not bring the order into disorder either.
-            state = replace(state, blocked_until=now + blocked_for)
-        grant = next_grant(state, rate, lane, now)
-        if grant.granted:
-            granted.append(grant.at)
-        state = grant.state
-    assert most_in_a_second(granted, WINDOW_SECONDS - JITTER) <= rate
-    assert granted == sorted(granted)
-
-
-@given(rates, asks)
-def test_nothing_is_granted_before_the_block_ends_or_in_the_past(
-    rate: int, sequence: list[tuple[float, Priority, float | None]]
-) -> None:
-    state, now = BudgetState(()), START
-    for wait, lane, blocked_for in sequence:
-        now += wait
-        if blocked_for is not None:
-            state = replace(state, blocked_until=now + blocked_for)
-        grant = next_grant(state, rate, lane, now)
-        assert grant.at >= now
-        if grant.granted:
-            assert grant.at >= state.blocked_until
-        else:
-            assert lane == BULK
-            assert grant.at > now
-            assert grant.state == state
-        state = grant.state
-
-
-@given(rates, asks)
-def test_bulk_goes_at_once_or_not_at_all_and_never_while_live_waits(
-    rate: int, sequence: list[tuple[float, Priority, float | None]]
-) -> None:
-    state, now, live = BudgetState(()), START, [0.0]
-    for wait, lane, blocked_for in sequence:
-        now += wait
-        if blocked_for is not None:
-            state = replace(state, blocked_until=now + blocked_for)
-        grant = next_grant(state, rate, lane, now)
-        if lane == LIVE:
-            live.append(grant.at)
-        elif grant.granted:
-            assert grant.at == now
-            assert max(live) <= now
-        state = grant.state
-
-
-@given(rates, asks, st.integers(0, 30))
-def test_a_live_caller_waits_only_for_the_live_callers_before_it(
-    rate: int, sequence: list[tuple[float, Priority, float | None]], queue: int
-) -> None:
-    state, now = BudgetState(()), START
-    for wait, _, _ in sequence:
-        now += wait
-        state = next_grant(state, rate, BULK, now).state
-    for place in range(queue):
-        grant = next_grant(state, rate, LIVE, now)
-        assert grant.granted
-        assert grant.at - now <= (place // rate + 1) * WINDOW_SECONDS + JITTER
-        state = grant.state
-
-
-@given(rates, st.lists(st.tuples(waits, waits), min_size=1, max_size=40))
-def test_no_second_holds_more_calls_than_the_limit_however_late_the_callers_wake_up(
-    rate: int, callers: list[tuple[float, float]]
-) -> None:
-    # Each caller asks so long after the one before, and wakes up so much too late, each time.
-    state, called = BudgetState(()), list[float]()
-    asks, asked_at = list[tuple[float, int]](), START
-    for number, (pause, _) in enumerate(callers):
-        asked_at += pause
-        asks.append((asked_at, number))
-    places = dict[int, float]()
-    while asks:
-        now, caller = heappop(asks)
-        if caller in places:
-            grant = keep_place(state, rate, places[caller], now)
-        else:
-            grant = next_grant(state, rate, LIVE, now)
-        state, places[caller] = grant.state, grant.at
-        if grant.at <= now:
-            called.append(now)
-        else:
-            heappush(asks, (grant.at + callers[caller][1], caller))
-    assert len(called) == len(callers)
-    assert most_in_a_second(called, WINDOW_SECONDS - LATE_SECONDS - JITTER) <= rate
-
-
-@given(rates, st.integers(1, 30))
-def test_callers_who_wake_up_in_time_keep_their_places(rate: int, waiting: int) -> None:
-    state = BudgetState(())
-    for _ in range(waiting):
-        state = next_grant(state, rate, LIVE, START).state
-    for place in state.grants:
-        kept = keep_place(state, rate, place, place + LATE_SECONDS / 2)
-        assert kept.at == place
-        assert set(kept.state.grants) <= set(state.grants)
-
-
-@pytest.mark.parametrize("rate", [1, 5, 7])
-@pytest.mark.parametrize("lane", [LIVE, BULK])
-def test_nine_tenths_of_the_limit_are_used_when_always_asked(rate: int, lane: Priority) -> None:
-    state, now, granted, seconds = BudgetState(()), START, 0, 60
-    while now < START + seconds:
-        grant = next_grant(state, rate, lane, now)
-        state, now, granted = grant.state, grant.at, granted + grant.granted
-    assert granted >= 0.9 * rate * seconds
-
-
-def test_calls_may_go_together_as_long_as_the_second_is_not_full() -> None:
-    state, times = BudgetState(()), list[float]()
-    for _ in range(11):
-        grant = next_grant(state, 5, LIVE, START)
-        state = grant.state
-        times.append(grant.at)
-    assert times[:5] == [START] * 5
-    assert times[5:10] == [START + WINDOW_SECONDS] * 5
-    assert times[10] == pytest.approx(START + 2 * WINDOW_SECONDS)
 
 
 # ---------------------------------------------------------------------- SQL
@@ -270,15 +123,17 @@ def test_who_overslept_counts_from_when_he_woke_up_while_his_call_is_underway(
 
 
 def test_a_budget_that_was_slow_to_commit_counts_from_the_call(
-    database: Database, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+    database: Database, clock: HandClock
 ) -> None:
     budget = SqlBudget(database, "airtable", 1)
-    with monkeypatch.context() as patched:
-        # What is read of the clock inside the transaction is half a second old at its end.
-        store = limiter._store  # pyright: ignore[reportPrivateUsage]
-        patched.setattr(limiter, "_store", lambda *a, **k: (store(*a, **k), clock.advance(0.5)))
-        call(budget)
-    sent_at = clock.now()
+
+    def slow(_: object) -> None:
+        clock.advance(0.5)
+
+    event.listen(database.engine, "commit", slow)
+    with budget.slot():  # what was read of the clock is half a second old by now
+        sent_at = clock.now()
+        event.remove(database.engine, "commit", slow)
     call(budget)
     assert elapsed(clock, sent_at) >= 1.0
 
@@ -292,6 +147,67 @@ def test_the_first_call_of_a_process_counts_from_its_answer(
     answered_at = clock.now()
     call(theirs)
     assert elapsed(clock, answered_at) >= 1.0
+
+
+def test_a_budget_that_waited_for_its_row_counts_from_then(
+    empty_database_url: str, clock: HandClock
+) -> None:
+    # On PostgreSQL, by the server's own clock: the row is held while the caller asks.
+    database = Database(empty_database_url, SystemClock(), durable=False)
+    if database.is_sqlite:
+        database.close()
+        return
+    budget = SqlBudget(database, "airtable", 1)
+    row = sa.select(limiter.budgets).with_for_update()
+    with ThreadPoolExecutor(1) as pool, database.write() as connection:
+        connection.execute(row)
+        asked = pool.submit(call, budget)
+        waiting = sa.text("select count(*) from pg_locks where not granted")
+        wait_until(lambda: connection.scalar(waiting), 20, "the caller waits for the row")
+        freed_at = database.now(connection)
+        connection.rollback()
+        asked.result(20)
+    with database.read() as connection:
+        [known] = connection.scalars(sa.select(limiter.budgets.c.grants))
+    assert min(json.loads(known)["calls"]) >= freed_at
+    database.close()
+
+
+def test_a_budget_that_is_removed_while_processes_run_begins_anew(
+    database: Database, clock: HandClock
+) -> None:
+    budget = SqlBudget(database, "airtable", 2)
+    call(budget)
+    with database.write() as connection:
+        connection.execute(sa.delete(limiter.budgets))
+    start = clock.now()
+    for _ in range(3):
+        call(budget)
+    assert elapsed(clock, start) == pytest.approx(WINDOW_SECONDS)
+    assert limiter.usage(database) == {"airtable": (3, 0)}
+
+
+def test_a_wait_longer_than_an_hour_is_one_of_an_hour(database: Database, clock: HandClock) -> None:
+    budget = SqlBudget(database, "airtable", 5)
+    budget.throttled(7_200)
+    start = clock.now()
+    call(budget)
+    assert elapsed(clock, start) == pytest.approx(3_600)
+    call(budget)
+    assert elapsed(clock, start) == pytest.approx(3_600)
+
+
+def test_a_live_caller_waits_for_room_in_its_turn_and_takes_none(
+    database: Database, clock: HandClock
+) -> None:
+    live, bulk = SqlBudget(database, "airtable", 1), SqlBudget(database, "airtable", 1, BULK)
+    call(bulk)
+    start = clock.now()
+    live.wait_for_place()
+    assert elapsed(clock, start) == pytest.approx(WINDOW_SECONDS)
+    call(live)
+    assert elapsed(clock, start) == pytest.approx(WINDOW_SECONDS)
+    assert limiter.usage(database) == {"airtable": (2, 0)}
 
 
 def test_bulk_waits_for_a_place_before_it_claims_and_takes_none(
@@ -399,6 +315,24 @@ def test_calls_are_counted_by_calendar_month_and_base(database: Database, clock:
     assert (april.month, april.used, april.forecast) == ("2026-04", 1, 30)
     assert limiter.forget_months(database, clock.now().timestamp()) == 2
     assert limiter.month_so_far(database, MonthlyQuota("appBase")).used == 1
+
+
+def test_a_call_that_waits_twice_is_counted_once(
+    database: Database, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = governed(database, LIVE, None)
+    call_times(budget, 5)
+    sleeps = list[float]()
+
+    def wake_up_early(seconds: float) -> None:
+        sleeps.append(seconds)
+        clock.advance(seconds / 2 if len(sleeps) < 4 else seconds)
+
+    monkeypatch.setattr(clock, "sleep", wake_up_early)
+    call(budget)
+    assert len(sleeps) == 4
+    assert limiter.month_so_far(database, MonthlyQuota("appBase", None)).used == 6
+    assert limiter.usage(database) == {"airtable": (6, 0)}
 
 
 def test_a_store_of_an_earlier_version_is_opened_and_counts_from_now(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
 from kommo_airtable_sync.core.types import LIVE, IncomingEvent
 from kommo_airtable_sync.store.database import Database
 from kommo_airtable_sync.store.documents import Documents
 from kommo_airtable_sync.store.inbox import Inbox
-from kommo_airtable_sync.store.limiter import BudgetState, SqlBudget, next_grant
+from kommo_airtable_sync.store.limiter import SqlBudget
 from kommo_airtable_sync.store.runners import Runners
 from kommo_airtable_sync.store.set_back import mend_times
 from tests.conftest import HandClock
@@ -99,11 +97,3 @@ def test_a_call_during_which_the_clock_leaps_holds_up_none_that_follow(
         with budget.slot():
             pass
         assert (clock.now() - began).total_seconds() < 2
-
-
-@pytest.mark.parametrize("places", [1, 50])
-def test_places_reserved_by_those_who_wait_are_believed(places: int) -> None:
-    state = BudgetState((0.0,))
-    for _ in range(places):
-        state = next_grant(state, 5, LIVE, 0.0).state
-    assert next_grant(state, 5, LIVE, 0.0).at >= state.grants[-1]

@@ -115,10 +115,11 @@ class SqlBudget:
     def _learn(self, went_at: float, took: float) -> None:
         """Move the mark of a call that took longer than usual."""
         # The first call knows no better than that it has arrived once it is answered.
-        usual = 0.0 if self._usual_seconds is None else min(took, self._usual_seconds * 1.02)
+        usual = 0.0 if self._usual_seconds is None else min(took, self._usual_seconds * 1.002)
         self._usual_seconds = min(usual or took, USUAL_SECONDS_MAX)
-        # The window's margin covers a little lateness; only what is beyond it moves the mark.
-        uncovered = took - usual - MARGIN_SECONDS
+        # Half of the window's margin covers a little lateness; what is beyond it moves the mark.
+        # The other half stays, for no call is on its way for exactly as long as another.
+        uncovered = took - usual - MARGIN_SECONDS / 2
         if uncovered > 0.0:
             self._correct(went_at, uncovered)
 

@@ -234,8 +234,24 @@ def test_a_call_that_was_slow_on_its_way_counts_from_when_it_arrived(
     with budget.slot():
         clock.advance(0.6)
     call(budget)
-    late = 0.6 - 0.1 * 1.02 - MARGIN_SECONDS  # which the window has already
+    late = 0.6 - 0.1 - MARGIN_SECONDS / 2  # which the window has already
     assert elapsed(clock, start) == pytest.approx(WINDOW_SECONDS + late, abs=0.01)
+
+
+@pytest.mark.parametrize("late", [0.01, 0.03, 0.06, 0.1, 0.4])
+def test_a_call_that_arrived_late_leaves_more_than_a_second_before_the_next(
+    database: Database, clock: HandClock, late: float
+) -> None:
+    budget = SqlBudget(database, "airtable", 1)
+    for n in range(20):  # what is usual, with a little noise
+        with budget.slot():
+            clock.advance(0.12 + n % 3 / 500)
+    with budget.slot():
+        clock.advance(late)
+        arrived_at = clock.now()
+        clock.advance(0.12)
+    call(budget)
+    assert elapsed(clock, arrived_at) >= 1.0 + MARGIN_SECONDS / 3
 
 
 def test_a_failed_call_keeps_its_place(database: Database, clock: HandClock) -> None:

@@ -18,6 +18,9 @@ from kommo_airtable_sync.core.types import BULK, Priority
 
 MARGIN_SECONDS = 0.07
 WINDOW_SECONDS = 1.0 + MARGIN_SECONDS
+# Half of the margin is for calls that were late, before they were sent or on their way. The other
+# half stays, for no call is on its way for exactly as long as another.
+LATE_SECONDS = MARGIN_SECONDS / 2
 # Bulk calls for a whole window are spread over so much of it; the rest is for late ones.
 PACE_SECONDS = 0.9
 # Who has not looked for so long after its time holds up nobody any more, but keeps its place ...
@@ -48,7 +51,7 @@ class BudgetState:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a caller finds: it may go, or is to look again ``at`` then, in the queue or not."""
+    """What a caller finds: it may go, and counts from ``at``; or is to look again then."""
 
     go: bool
     at: float
@@ -71,39 +74,44 @@ def look(
     state = sane(state, now)
     place = next((n for n, each in enumerate(state.queue) if each.number == number), None)
     ahead = sum(each.until >= now - GRACE_SECONDS for each in state.queue[:place])
-    at = _turn(state, calls_per_second, ahead, now)
+    free = _turn(state, calls_per_second, ahead, now)
     if lane == BULK and len(state.calls) > 1:
         # Two calls' time after the last but one: a late one is made up for by the next.
-        at = max(at, state.calls[-2] + 2 * PACE_SECONDS / calls_per_second)
-    if at <= now:
+        free = max(free, state.calls[-2] + 2 * PACE_SECONDS / calls_per_second)
+    if free <= now:
+        # Who comes a little late for its turn does not put off those behind it.
+        mark = max(free, now - LATE_SECONDS) if now - free <= GRACE_SECONDS else now
         left = tuple(each for each in state.queue if each.number != number)
-        calls = tuple(sorted([*state.calls, now]))
-        return Look(True, now, None, replace(state, calls=calls, queue=left))
+        calls = tuple(sorted([*state.calls, mark]))
+        return Look(True, mark, None, replace(state, calls=calls, queue=left))
     if lane == BULK:
-        return Look(False, at, None, state)
+        return Look(False, free, None, state)
     if place is None:
         number, state = state.next_number, replace(state, next_number=state.next_number + 1)
-        return Look(False, at, number, replace(state, queue=(*state.queue, Waiting(number, at))))
-    me = replace(state.queue[place], until=at)
+        return Look(
+            False, free, number, replace(state, queue=(*state.queue, Waiting(number, free)))
+        )
+    me = replace(state.queue[place], until=free)
     queue = (*state.queue[:place], me, *state.queue[place + 1 :])
-    return Look(False, at, number, replace(state, queue=queue))
+    return Look(False, free, number, replace(state, queue=queue))
 
 
 def _turn(state: BudgetState, calls_per_second: int, ahead: int, now: float) -> float:
-    """When there is room for one more call beside so many that wait ahead of it."""
-    calls = state.calls[-calls_per_second:]
-    at = max(now, state.blocked_until)
-    for _ in range(ahead + 1):
+    """Since when, or from when, there is room for one more call beside so many ahead of it."""
+    calls, at = state.calls[-calls_per_second:], state.blocked_until
+    for left in range(ahead, -1, -1):
         if len(calls) == calls_per_second:
             at = max(at, calls[0] + WINDOW_SECONDS)
-        calls = (*calls, at)[-calls_per_second:]
+        if left:  # those ahead are still to go
+            at = max(at, now)
+            calls = tuple(sorted([*calls, at]))[-calls_per_second:]
     return at
 
 
 def sane(state: BudgetState, now: float) -> BudgetState:
     """Without what is long past, and what is still to come only by a clock that was set back."""
     latest = now + BLOCK_SECONDS_MAX
-    since, until = now - WINDOW_SECONDS, now + WINDOW_SECONDS
+    since, until = now - 2 * WINDOW_SECONDS, now + WINDOW_SECONDS
     looking_since = now - ABSENT_SECONDS
     return replace(
         state,

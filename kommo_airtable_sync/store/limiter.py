@@ -32,7 +32,7 @@ from kommo_airtable_sync.core.quota import (
 )
 from kommo_airtable_sync.core.rate_budget import (
     BLOCK_SECONDS_MAX,
-    MARGIN_SECONDS,
+    LATE_SECONDS,
     BudgetState,
     Waiting,
     look,
@@ -103,25 +103,23 @@ class SqlBudget:
         Raises:
             SideUnavailable: (``reserved``) for a bulk call once the month's rest is kept for live.
         """
-        went_at, since = self._wait()
+        counts_from, since = self._wait()
         self.calls += 1
         try:
             yield
         finally:
             took = self._database.clock.now().timestamp() - since
             if took >= 0.0:  # else the clock was set back meanwhile, and says nothing
-                self._learn(went_at, took)
+                self._learn(counts_from, took)
 
-    def _learn(self, went_at: float, took: float) -> None:
+    def _learn(self, counts_from: float, took: float) -> None:
         """Move the mark of a call that took longer than usual."""
         # The first call knows no better than that it has arrived once it is answered.
-        usual = 0.0 if self._usual_seconds is None else min(took, self._usual_seconds * 1.002)
+        usual = 0.0 if self._usual_seconds is None else min(took, self._usual_seconds * 1.02)
         self._usual_seconds = min(usual or took, USUAL_SECONDS_MAX)
-        # Half of the window's margin covers a little lateness; what is beyond it moves the mark.
-        # The other half stays, for no call is on its way for exactly as long as another.
-        uncovered = took - usual - MARGIN_SECONDS / 2
+        uncovered = took - usual - LATE_SECONDS
         if uncovered > 0.0:
-            self._correct(went_at, uncovered)
+            self._correct(counts_from, uncovered)
 
     def wait_for_place(self) -> None:
         """Wait until there is room for a call, and take none: `slot` does.
@@ -144,7 +142,7 @@ class SqlBudget:
             self._store(connection, state, throttled=1)
 
     def _wait(self, *, take: bool = True) -> tuple[float, float]:
-        """Returns when the caller went, by the database's clock and by our own."""
+        """Returns from when the call counts, by the database's clock and by our own."""
         clock = self._database.clock
         number: int | None = None
         while True:
@@ -161,19 +159,19 @@ class SqlBudget:
                 if after != state:
                     self._store(connection, after, calls=int(goes))
             if found.go:
-                return now, now_here
+                return found.at, now_here + (found.at - now)
             number = found.number
             # Clocks have coarser grains than what is left of some waits.
             clock.sleep(max(0.001, found.at - now))
 
-    def _correct(self, went_at: float, late_by: float) -> None:
+    def _correct(self, counts_from: float, late_by: float) -> None:
         with self._database.write() as connection:
             state, now = self._read(connection)
             calls = list(state.calls)
-            if went_at in calls:
-                calls.remove(went_at)
+            if counts_from in calls:
+                calls.remove(counts_from)
             # It has arrived by now at the latest, whatever our own clock has done meanwhile.
-            arrived_at = max(went_at, min(went_at + late_by, now))
+            arrived_at = max(counts_from, min(counts_from + late_by, now))
             self._store(connection, replace(state, calls=tuple(sorted([*calls, arrived_at]))))
 
     def _read(self, connection: Connection) -> tuple[BudgetState, float]:

@@ -3,7 +3,7 @@
 Who may go when is decided in ``core.rate_budget``: live callers stand in a queue, sleep until their
 turn should come, and look again. A call that was slow on its way moves its own mark when it ends.
 
-Airtable's monthly quota is counted with each grant (``core.quota``). Live calls never wait for it.
+Airtable's monthly quota is counted with each call (``core.quota``). Live calls never wait for it.
 Bulk calls are refused once the rest is kept for live events, and while bulk is slowed each of them
 puts off the next bulk batch: a batch that has begun is not held up, since it holds leads.
 
